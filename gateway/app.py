@@ -1,0 +1,147 @@
+"""The composition root: the only file that names concrete backends.
+
+Owns the two main functions: ``serve`` (the supervisor's process) and ``python -m gateway.app worker`` (one worker's).
+What is chosen by the configuration is chosen here; everything below sees ports.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from gateway import keyfiles, logs
+from gateway.cluster.links import SUPERVISOR, Links, Peer, Reply
+from gateway.cluster.wire import LinkOp
+from gateway.config import Config, ConfigError
+from gateway.net.credentials import ResumeTokens, TokenKey, TokenVerifier
+from gateway.node.banner import announce
+from gateway.node.errors import CannotServe
+from gateway.node.ports import bind
+from gateway.node.spec import MAX_SPEC_BYTES, WorkerSpec, decode_spec
+from gateway.protocol.identifiers import WorkerId
+from gateway.supervisor import supervise
+from gateway.worker import Identity, Secrets, Worker
+from storage.api import Store, StoreError
+from storage.memory import MemoryStore
+from storage.sqlite import SqliteStore
+
+DATABASE = "parley.db"
+WORKER_COMMAND = (sys.executable, "-m", "gateway.app", "worker")
+YOUNG_OBJECTS = 50_000
+"""Before a collection: a worker's objects are few and long-lived, and a collection looks at all of them in the end."""
+
+log = structlog.get_logger(__name__)
+
+
+def serve(config: Config) -> int:
+    """Run a node until it is told to end. Returns the process's exit status; an expected fault is one line on stderr."""
+    logs.configure(config.serve.log_level, sys.stderr)
+    command = (sys.executable, "-m", "gateway.app", "worker")
+    status = 0
+    try:
+        trio.run(supervise, config, command, announce)
+    except* (CannotServe, ConfigError, OSError) as group:
+        print(f"parley: {_first(group)}", file=sys.stderr)
+        status = 1
+    return status
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first leaf of a group: what a person is told."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def open_store(config: Config) -> Store:
+    if config.store.backend == "memory":
+        return MemoryStore()
+    return SqliteStore(Path(config.serve.data) / DATABASE)
+
+
+def read_secrets(config: Config) -> Secrets:
+    """Raises ConfigError."""
+    data = Path(config.serve.data)
+    keys = {}
+    for key in keyfiles.verification_keys(config.auth, data):
+        material = load_pem_public_key(key.material) if key.algorithm == "EdDSA" else key.material
+        keys[key.kid] = TokenKey(key.algorithm, material)
+    return Secrets(TokenVerifier(keys, config.auth.algorithms), ResumeTokens(keyfiles.resume_key(data)))
+
+
+# ------------------------------------------------------------------------------------------------- a worker
+
+
+def run_worker() -> int:
+    """The main function of a worker: its spec comes on stdin, whose end is the end of the supervisor."""
+    spec = decode_spec(sys.stdin.buffer.raw.readline(MAX_SPEC_BYTES))
+    config = spec.config
+    logs.configure(config.serve.log_level, sys.stderr, worker=spec.worker_id)
+    gc.set_threshold(YOUNG_OBJECTS, 20, 100)
+    status = 0
+    try:
+        trio.run(partial(_serve_clients, spec))
+    except* (StoreError, ConfigError) as group:
+        log.error("worker_cannot_serve", error=str(_first(group)))
+        status = 1
+    return status
+
+
+async def _serve_clients(spec: WorkerSpec) -> None:
+    identity = Identity(
+        WorkerId(spec.worker_id),
+        spec.incarnation,
+        spec.link_address,
+        Peer(spec.supervisor_incarnation, spec.supervisor_address),
+    )
+    config = spec.config
+    worker = Worker(config, identity, open_store(config), read_secrets(config), spec.max_clients)
+    worker.links.register(LinkOp.METRICS, partial(_answer_metrics, worker))
+    worker.links.register(LinkOp.DRAIN, lambda peer, payload, reply: worker.drain())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_with_the_supervisor)
+        nursery.start_soon(_drain_on_signal, worker)
+        on_ready = partial(_say_ready, worker.links)
+        await worker.run(partial(bind, spec.host, spec.port), on_ready)
+        nursery.cancel_scope.cancel()
+
+
+def _answer_metrics(worker: Worker, peer: WorkerId, payload: bytes, reply: Reply | None) -> None:
+    if reply is not None:
+        reply.reply(worker.scrape())
+
+
+def _say_ready(links: Links) -> None:
+    gc.collect()
+    gc.freeze()
+    links.send(SUPERVISOR, LinkOp.READY, b"")
+
+
+async def _end_with_the_supervisor() -> None:
+    """Nobody restarts or drains an orphan, and the next start wants its data: it ends at once."""
+    os.set_blocking(sys.stdin.fileno(), False)
+    stream = trio.lowlevel.FdStream(os.dup(sys.stdin.fileno()))
+    while await stream.receive_some(4096):
+        pass
+    log.warning("supervisor_gone")
+    os._exit(1)
+
+
+async def _drain_on_signal(worker: Worker) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            if number == signal.SIGTERM:
+                worker.drain()
+
+
+if __name__ == "__main__":
+    sys.exit(run_worker())

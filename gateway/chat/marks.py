@@ -1,0 +1,108 @@
+"""Cursors, watermarks and receipts: folded in memory, told and written behind in bulk.
+
+Owns what has been said but is not durable yet. A crash loses at most the last second of it, which costs a few messages
+sent again and a mark that is late, never a message. Invariant: marks only rise; each dictionary is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+import trio
+
+from gateway.protocol.frames import encode
+from gateway.protocol.identifiers import ChatId, DeviceId, Seq, UserId
+from gateway.protocol.messages import Op, Receipt, ReceiptKind
+from storage.api import CursorStore, StoreError, Watermark
+
+RECEIPT_PERIOD_S = 0.1
+WRITES_PER_RECEIPTS = 10
+MAX_DIRTY = 200_000
+
+log = structlog.get_logger(__name__)
+
+
+class ReceiptPush(Protocol):
+    """Take a receipt's frame to those who are to see it. ``mark`` moved by this user's device."""
+
+    def __call__(self, chat_id: int, user_id: int, device_id: int, frame: bytes, kind: ReceiptKind) -> None: ...
+
+
+class WriteBehind:
+    """See the module. ``run`` must be running."""
+
+    def __init__(self, store: CursorStore, push: ReceiptPush, flush_soon: Callable[[], None]) -> None:
+        self._store = store
+        self._push = push
+        self._flush_soon = flush_soon
+        self._cursors: dict[tuple[int, int, int], int] = {}
+        self._watermarks: dict[tuple[int, int], Watermark] = {}
+        self._receipts: dict[tuple[int, int, ReceiptKind], tuple[int, int]] = {}
+        self.dropped = 0
+
+    def cursor(self, device: tuple[int, int], chat_id: int, seq: int) -> None:
+        key = (*device, chat_id)
+        if seq > self._cursors.get(key, 0) and self._has_room(self._cursors, key):
+            self._cursors[key] = seq
+
+    def pending_cursor(self, device: tuple[int, int], chat_id: int) -> int:
+        """What the store does not know yet of a device's record; 0: nothing."""
+        return self._cursors.get((*device, chat_id), 0)
+
+    def forget_cursor(self, device: tuple[int, int], chat_id: int) -> None:
+        """The device has set its record itself: what it said before does not count."""
+        self._cursors.pop((*device, chat_id), None)
+
+    def watermark(self, chat_id: int, mark: Watermark) -> None:
+        key = (chat_id, mark.user_id)
+        if self._has_room(self._watermarks, key):
+            self._watermarks[key] = mark
+
+    def pending_watermark(self, chat_id: int, user_id: int) -> Watermark | None:
+        return self._watermarks.get((chat_id, user_id))
+
+    def receipt(self, chat_id: int, user_id: int, mark: Watermark, device_id: int) -> None:
+        """A member's marks rose. READ says more than DELIVERED, and is cumulative too."""
+        self._receipts[chat_id, user_id, ReceiptKind.DELIVERED] = (mark.delivered_seq, device_id)
+        if mark.read_seq:
+            self._receipts[chat_id, user_id, ReceiptKind.READ] = (mark.read_seq, device_id)
+
+    async def run(self) -> None:
+        while True:
+            for _ in range(WRITES_PER_RECEIPTS):
+                await trio.sleep(RECEIPT_PERIOD_S)
+                self._tell_receipts()
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what is dirty. What the store does not take stays for the next time."""
+        cursors, self._cursors = self._cursors, {}
+        marks, self._watermarks = self._watermarks, {}
+        try:
+            if marks:
+                await self._store.raise_watermarks([(ChatId(chat), mark) for (chat, _), mark in marks.items()])
+            if cursors:
+                await self._store.raise_cursors(
+                    [(UserId(u), DeviceId(d), ChatId(c), Seq(seq)) for (u, d, c), seq in cursors.items()]
+                )
+        except StoreError as error:
+            log.warning("marks_not_written", error=str(error), marks=len(marks), cursors=len(cursors))
+            self._watermarks = marks | self._watermarks
+            self._cursors = cursors | self._cursors
+
+    def _tell_receipts(self) -> None:
+        if not self._receipts:
+            return
+        receipts, self._receipts = self._receipts, {}
+        for (chat_id, user_id, kind), (seq, device_id) in receipts.items():
+            frame = encode(Op.RECEIPT, Receipt(chat_id, kind, seq, user_id))
+            self._push(chat_id, user_id, device_id, frame, kind)
+        self._flush_soon()
+
+    def _has_room(self, dirty: dict[tuple[int, int, int], int] | dict[tuple[int, int], Watermark], key: object) -> bool:
+        if len(dirty) < MAX_DIRTY or key in dirty:
+            return True
+        self.dropped += 1
+        return False

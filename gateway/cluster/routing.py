@@ -1,0 +1,232 @@
+"""From a session to the owner of a chat, whichever worker that is, and back.
+
+Owns where a request goes: to this worker's own actors if it holds the chat's slot, else over a link to the worker that
+should. What cannot go anywhere yet (a slot being acquired, an owner that just died, two views of the worker set) waits
+here, in order of arrival, and goes as soon as it can.
+
+Invariants: requests of one session to one chat are handed over in the order in which they came; a request waits at most
+``PATIENCE_S``, then it is answered MOVED. A SEND whose first owner was lost is marked as a retry, because it may have been
+committed: the next owner then looks for it before it writes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import msgspec
+import trio
+
+from gateway.chat.actors import Actors
+from gateway.chat.request import Found, InternalOp, Mark, Request, View
+from gateway.cluster.links import LinkLost, LinkRefused, Links, Reply
+from gateway.cluster.slots import NotOwner, Slots
+from gateway.protocol.errors import Code
+from gateway.protocol.frames import decode, encode_body
+from gateway.protocol.identifiers import ChatId, WorkerId
+from gateway.protocol.messages import CLIENT_OPS, Error, Op, Send
+from storage.api import StoreError, slot_of
+
+REQUEST_OP = 0xB0
+PATIENCE_S = 5.0
+AGAIN_S = 0.05
+MAX_WAITING = 65_536
+
+_HEAD = struct.Struct(">HQQd")
+"""op, user, device, received (CLOCK_MONOTONIC, s). The message's body follows."""
+_ANSWER = struct.Struct(">B")
+
+_REQUEST_TYPES: dict[int, type[msgspec.Struct]] = {
+    **{int(op): message for op, message in CLIENT_OPS.items()},
+    InternalOp.VIEW: View,
+    InternalOp.FOUND: Found,
+    InternalOp.MARK: Mark,
+}
+
+
+class Router:
+    """See the module. ``run`` must be running."""
+
+    def __init__(self, links: Links, slots: Slots, actors: Actors) -> None:
+        self._links = links
+        self._slots = slots
+        self._actors = actors
+        self._waiting: dict[int, list[tuple[ChatId, Request]]] = {}
+        self._waiting_count = 0
+        self._last_number = 0
+        self._nursery: trio.Nursery | None = None
+        self.forwarded = 0
+        links.register(REQUEST_OP, self._on_request)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def request(self, chat_id: ChatId, request: Request) -> None:
+        """Take a request to the chat's owner. It is answered by whoever ends it."""
+        slot = slot_of(chat_id)
+        if slot in self._waiting:
+            self._wait(slot, chat_id, request)
+            return
+        tenure = self._slots.tenure(slot)
+        if tenure is not None:
+            self._actors.submit(chat_id, tenure, request)
+            return
+        owner = self._slots.owner_of(slot)
+        if owner is None or owner == self._links.me:
+            self._wait(slot, chat_id, request)
+        else:
+            self._forward(owner, chat_id, request)
+
+    # ---------------------------------------------------------------------------------------------- elsewhere
+
+    def _forward(self, owner: WorkerId, chat_id: ChatId, request: Request) -> None:
+        self.forwarded += 1
+        payload = _pack(request)
+        if request.op == InternalOp.MARK:
+            self._links.send(owner, REQUEST_OP, payload)
+            return
+        if not request.number:
+            self._last_number += 1
+            request.number = self._last_number
+        self._links.request(owner, REQUEST_OP, payload, partial(self._forwarded, chat_id, request))
+
+    def _forwarded(self, chat_id: ChatId, request: Request, answer: bytes | LinkLost | LinkRefused) -> None:
+        if isinstance(answer, bytes):
+            if request.rid:
+                request.origin.answer(request.rid, answer[0], answer[1:])
+        elif isinstance(answer, LinkRefused) and answer.code != Code.MOVED:
+            request.refuse(Code(answer.code), answer.message, retry_after_ms=1000)
+        else:
+            if isinstance(answer, LinkLost) and answer.is_unknown and isinstance(request.message, Send):
+                request.message.retry = True
+            self._wait(slot_of(chat_id), chat_id, request)
+
+    def _on_request(self, worker: WorkerId, payload: bytes, reply: Reply | None) -> None:
+        """Another worker's request. It is served under a tenure or a claim of ours, never sent on: views settle by themselves."""
+        op, user_id, device_id, received_s = _HEAD.unpack_from(payload)
+        message = decode(_REQUEST_TYPES[op], payload[_HEAD.size :])
+        origin = _LinkOrigin(reply)
+        request = Request(op, message, (user_id, device_id), origin, 1 if reply else 0, received_s)
+        chat_id = ChatId(message.chat_id)  # type: ignore[attr-defined]
+        slot = slot_of(chat_id)
+        tenure = self._slots.tenure(slot)
+        if tenure is not None and slot not in self._waiting:
+            self._actors.submit(chat_id, tenure, request)
+        elif self._slots.owner_of(slot) == self._links.me:
+            self._wait(slot, chat_id, request)
+        elif reply is not None:
+            reply.refuse(Code.MOVED, "not the owner")
+
+    # ---------------------------------------------------------------------------------------------- waiting
+
+    def _wait(self, slot: int, chat_id: ChatId, request: Request) -> None:
+        if self._waiting_count >= MAX_WAITING:
+            request.refuse(Code.OVERLOADED, "too many requests wait for an owner", retry_after_ms=1000)
+            return
+        if not request.number:
+            self._last_number += 1
+            request.number = self._last_number
+        self._waiting_count += 1
+        if slot in self._waiting:
+            self._waiting[slot].append((chat_id, request))
+            return
+        self._waiting[slot] = [(chat_id, request)]
+        assert self._nursery is not None
+        self._nursery.start_soon(self._settle, slot)
+
+    async def _settle(self, slot: int) -> None:
+        """Find out who owns the slot, then let everything that waits for it go, oldest first."""
+        code, message = Code.MOVED, "the chat's owner is changing"
+        with trio.move_on_after(PATIENCE_S):
+            while True:
+                try:
+                    if await self._is_settled(slot):
+                        self._go(slot)
+                        return
+                except StoreError as error:
+                    code, message = Code.UNAVAILABLE, str(error)
+                    break
+                await trio.sleep(AGAIN_S)
+        for _, request in self._take(slot):
+            request.refuse(code, message, retry_after_ms=1000)
+        self._actors.finish_cycle()
+
+    async def _is_settled(self, slot: int) -> bool:
+        owner = self._slots.owner_of(slot)
+        if owner is None:
+            return False
+        if owner != self._links.me:
+            await trio.sleep(AGAIN_S)  # what came back came back for a reason: give the views time to agree
+            return self._slots.owner_of(slot) == owner
+        try:
+            await self._slots.acquire(slot)
+        except NotOwner:
+            return False
+        return True
+
+    def _go(self, slot: int) -> None:
+        for chat_id, request in self._take(slot):
+            self.request(chat_id, request)
+        self._actors.finish_cycle()
+
+    def _take(self, slot: int) -> Iterable[tuple[ChatId, Request]]:
+        waiting = self._waiting.pop(slot)
+        self._waiting_count -= len(waiting)
+        return sorted(waiting, key=lambda entry: entry[1].number)
+
+    # ---------------------------------------------------------------------------------------------- many chats
+
+    async def by_owner(self, chat_ids: Sequence[ChatId]) -> dict[WorkerId, list[ChatId]]:
+        """Chats grouped by the worker that owns them now or should. Raises NotOwner when no worker is known."""
+        groups: dict[WorkerId, list[ChatId]] = {}
+        for chat_id in chat_ids:
+            slot = slot_of(chat_id)
+            owner = self._links.me if self._slots.tenure(slot) is not None else self._slots.owner_of(slot)
+            if owner is None:
+                raise NotOwner(slot, None)
+            groups.setdefault(owner, []).append(chat_id)
+        return groups
+
+    async def hold(self, chat_ids: Iterable[ChatId]) -> None:
+        """Hold the slots of all these chats. Raises NotOwner, StoreError."""
+        missing = {slot_of(chat_id) for chat_id in chat_ids if self._slots.tenure(slot_of(chat_id)) is None}
+        if not missing:
+            return
+        failures: list[Exception] = []
+        async with trio.open_nursery() as nursery:
+            for slot in missing:
+                nursery.start_soon(self._hold_one, slot, failures.append)
+        if failures:
+            raise failures[0]
+
+    async def _hold_one(self, slot: int, failed: Callable[[Exception], None]) -> None:
+        try:
+            await self._slots.acquire(slot)
+        except (NotOwner, StoreError) as error:
+            failed(error)
+
+
+class _LinkOrigin:
+    """Answers travel back as ``op u8 | body``."""
+
+    __slots__ = ("_reply",)
+
+    def __init__(self, reply: Reply | None) -> None:
+        self._reply = reply
+
+    def answer(self, rid: int, op: int, payload: bytes) -> None:
+        if self._reply is None:
+            return
+        if op == Op.ERROR and decode(Error, payload).code == Code.MOVED:
+            self._reply.refuse(Code.MOVED, "the owner changes")
+        else:
+            self._reply.reply(_ANSWER.pack(op) + payload)
+
+
+def _pack(request: Request) -> bytes:
+    head = _HEAD.pack(request.op, request.user_id, request.device_id, request.received_s)
+    return head + encode_body(request.message)

@@ -1,0 +1,73 @@
+"""What the server says to one connection: answers, errors, endings.
+
+Owns the last step before the kernel, and what happens when the kernel refuses: a connection that cannot take an answer is
+a slow consumer, and is told so. Invariant: whoever ends a connection says why first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.metrics import WorkerMetrics
+from gateway.net.sessions import Session
+from gateway.protocol.errors import Code, ProtocolError, ends_connection
+from gateway.protocol.frames import encode, encode_payload
+from gateway.protocol.messages import Close, Error, Op
+
+if TYPE_CHECKING:
+    from gateway._framing import Kernel
+
+
+class Replies:
+    def __init__(self, kernel: Kernel, metrics: WorkerMetrics, forget: Callable[[Session], None]) -> None:
+        """``forget``: the session's end, for everybody who knows of it."""
+        self._kernel = kernel
+        self._metrics = metrics
+        self._forget = forget
+
+    def answer(self, session: Session, rid: int, op: int, payload: bytes) -> None:
+        if op == Op.ERROR:
+            self._metrics.errors[_code_of(payload)] += 1
+        if not self._kernel.send(session.conn, encode_payload(op, payload, rid=rid)) and self._forgets(session):
+            self._metrics.slow_consumers += 1
+            self._metrics.errors[Code.SLOW_CONSUMER] += 1
+            self._end(session.conn, encode(Op.CLOSE, Close(Code.SLOW_CONSUMER, "you read too slowly")))
+
+    def _forgets(self, session: Session) -> bool:
+        is_here = self._kernel.outbox_bytes(session.conn) > 0
+        if is_here:
+            self._forget(session)
+        return is_here
+
+    def refuse(self, conn: int, rid: int, error: ProtocolError) -> bool:
+        """ERROR for a request. Returns True if it ended the connection; rid 0 hears only what does."""
+        code = error.code
+        self._metrics.errors[code] += 1
+        is_end = ends_connection(code)
+        if rid or is_end or code == Code.RESUME_FAILED:
+            body = Error(code, error.message, error.retry_after_ms, error.detail)
+            self._kernel.send(conn, encode(Op.ERROR, body, rid=rid))
+        if is_end:
+            self._kernel.close(conn)
+        return is_end
+
+    def end(self, conn: int, code: Code, message: str, *, retry_after_ms: int | None = None) -> None:
+        """CLOSE, then the end of the connection."""
+        self._metrics.errors[code] += 1
+        self._end(conn, encode(Op.CLOSE, Close(code, message, retry_after_ms)))
+
+    def end_with_error(self, conn: int, code: Code, message: str, detail: object = None) -> None:
+        """ERROR with a code that ends, where the protocol wants a ``detail`` that CLOSE has no room for."""
+        self._metrics.errors[code] += 1
+        self._end(conn, encode(Op.ERROR, Error(code, message, None, detail)))
+
+    def _end(self, conn: int, frame: bytes) -> None:
+        self._kernel.send(conn, frame)
+        self._kernel.close(conn)
+
+
+def _code_of(payload: bytes) -> int:
+    """The code of an encoded Error: an array whose first element is a small number."""
+    first = payload[1]
+    return int.from_bytes(payload[2:4], "big") if first == 0xCD else payload[2] if first == 0xCC else first

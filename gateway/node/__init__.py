@@ -1,0 +1,1 @@
+"""What makes processes one node: its data directory, its port, its workers' lives."""

@@ -1,0 +1,88 @@
+"""Directories to run the conformance suite on: one table behind direct calls, one behind links."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from gateway.cluster.directory import Directory, DirectoryEvents, WorkerRecord
+from gateway.cluster.directory_client import DirectoryClient
+from gateway.cluster.directory_local import LocalDirectory, LocalDirectoryHub
+from gateway.cluster.directory_server import DirectoryServer
+from gateway.cluster.directory_table import DirectoryTable
+from gateway.cluster.links import SUPERVISOR
+from gateway.protocol.identifiers import WorkerId
+from tests.cluster.processes import Cluster, Inbox, Process
+
+
+class Recorder:
+    """The events of one view, each in an inbox of its own."""
+
+    def __init__(self, events: DirectoryEvents) -> None:
+        self.workers, self.moved, self.replaced, self.generation = Inbox(), Inbox(), Inbox(), Inbox()
+        events.on_workers, events.on_moved = self.workers, self.moved
+        events.on_replaced, events.on_generation = self.replaced, self.generation
+
+
+class World(Protocol):
+    table: DirectoryTable
+    now_s: float
+
+    async def view(self, worker: int, incarnation: int = 1) -> tuple[Directory, Recorder]:
+        """A worker's directory before ``join``."""
+        ...
+
+    def kill(self, worker: int, incarnation: int = 1) -> None: ...
+
+    def settle(self) -> None: ...
+
+
+class LocalWorld:
+    def __init__(self, table: DirectoryTable) -> None:
+        self.table = table
+        self.now_s = 1000.0
+        self._hub = LocalDirectoryHub(table, now_s=lambda: self.now_s)
+
+    async def view(self, worker: int, incarnation: int = 1) -> tuple[Directory, Recorder]:
+        await trio.lowlevel.checkpoint()
+        view = LocalDirectory(self._hub)
+        return view, Recorder(view.events)
+
+    def kill(self, worker: int, incarnation: int = 1) -> None:
+        self._hub.remove(WorkerId(worker), incarnation)
+
+    def settle(self) -> None:
+        self.table.settle()
+        self._hub.publish()
+
+
+class LinkedWorld:
+    def __init__(self, table: DirectoryTable, cluster: Cluster) -> None:
+        self.table = table
+        self.now_s = 1000.0
+        self.cluster = cluster
+        self.supervisor: Process
+        self.server: DirectoryServer
+        self.processes: dict[int, Process] = {}
+
+    async def start(self) -> None:
+        self.supervisor = await self.cluster.start(SUPERVISOR)
+        self.server = DirectoryServer(self.supervisor.links, self.table, now_s=lambda: self.now_s)
+        await self.cluster.nursery.start(self.server.run)
+
+    async def view(self, worker: int, incarnation: int = 1) -> tuple[Directory, Recorder]:
+        process = self.processes[worker] = await self.cluster.start(worker, incarnation)
+        client = DirectoryClient(process.links, self.supervisor.peer)
+        await self.cluster.nursery.start(client.run)
+        return client, Recorder(client.events)
+
+    def kill(self, worker: int, incarnation: int = 1) -> None:
+        self.server.remove_worker(WorkerId(worker), incarnation)
+
+    def settle(self) -> None:
+        self.server.settle()
+
+
+def record(worker: int, incarnation: int = 1, *, is_draining: bool = False) -> WorkerRecord:
+    return WorkerRecord(WorkerId(worker), incarnation, f"/nowhere/{worker}.sock", is_draining)

@@ -1,0 +1,112 @@
+"""Real nodes for tests: ``parley serve`` as a subprocess, on free ports, with a data directory that outlives it.
+
+Owns the processes that it started, by id: whatever a test does to them, none is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+from parley.tokens import Identity, Mint
+
+ROOT = Path(__file__).resolve().parent.parent
+START_TIMEOUT_S = 40.0
+STOP_TIMEOUT_S = 40.0
+
+
+class NodeFailed(Exception):
+    """The node did not start; its last lines say why."""
+
+
+class NodeProcess:
+    """One node. ``start`` again after ``stop`` or ``kill``: the same data, the same ports."""
+
+    def __init__(self, data_dir: Path, *, workers: int = 2, config: str = "") -> None:
+        self.data_dir = data_dir
+        self.host = "127.0.0.1"
+        self.port = 0
+        self.ops_port = 0
+        self.lines: list[str] = []
+        self._workers = workers
+        self._config = data_dir.with_suffix(".toml")
+        self._config.write_text(config)
+        self._process: subprocess.Popen[str] | None = None
+
+    def command(self) -> list[str]:
+        options = ["--config", str(self._config), "--data", str(self.data_dir), "--workers", str(self._workers)]
+        ports = ["--host", self.host, "--port", str(self.port), "--ops-port", str(self.ops_port)]
+        return [sys.executable, "-m", "parley.cli", "serve", *options, *ports]
+
+    def start(self) -> None:
+        self.lines = []
+        self._process = subprocess.Popen(
+            self.command(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        )
+        is_ready = threading.Event()
+        threading.Thread(target=self._read, args=(self._process, is_ready), daemon=True).start()
+        if not is_ready.wait(START_TIMEOUT_S) or not self.port:
+            self.kill()
+            raise NodeFailed(" | ".join(self.lines[-8:]) or "it said nothing")
+
+    def _read(self, process: subprocess.Popen[str], is_ready: threading.Event) -> None:
+        """Until the end of its output, so that the node never blocks on a full pipe."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.lines.append(line.rstrip())
+            if '"ready"' in line:
+                with contextlib.suppress(ValueError):
+                    ready = json.loads(line)
+                    self.port, self.ops_port = ready["port"], ready["ops_port"]
+                    is_ready.set()
+        is_ready.set()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def worker_pids(self) -> list[int]:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(child) for child in children]
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """SIGKILL to the supervisor alone; its workers must end by themselves."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def close(self) -> None:
+        """End what is left of it."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        workers = self.worker_pids()
+        self.kill()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def token(self, user_id: int, device_id: int, *, ttl_s: int = 3600) -> str:
+        return Mint.of(self.data_dir, ttl_s=ttl_s).sign(Identity(user_id, device_id)).token
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://{self.host}:{self.ops_port}/metrics", timeout=10) as response:
+            text: str = response.read().decode()
+        return text
