@@ -83,7 +83,7 @@ def read_secrets(config: Config) -> Secrets:
 
 def run_worker() -> int:
     """The main function of a worker: its spec comes on stdin, whose end is the end of the supervisor."""
-    spec = decode_spec(sys.stdin.buffer.raw.readline(MAX_SPEC_BYTES))
+    spec = decode_spec(_read_line(sys.stdin.fileno()))
     config = spec.config
     logs.configure(config.serve.log_level, sys.stderr, worker=spec.worker_id)
     gc.set_threshold(YOUNG_OBJECTS, 20, 100)
@@ -94,6 +94,12 @@ def run_worker() -> int:
         log.error("worker_cannot_serve", error=str(_first(group)))
         status = 1
     return status
+
+
+def _read_line(fd: int) -> bytes:
+    """One line, and not a byte beyond it: what follows is the lifeline's."""
+    with os.fdopen(os.dup(fd), "rb", buffering=0) as stream:
+        return stream.readline(MAX_SPEC_BYTES)
 
 
 async def _serve_clients(spec: WorkerSpec) -> None:

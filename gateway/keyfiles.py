@@ -56,8 +56,8 @@ def secret_of(data: Path, name: str) -> bytes:
 
 def _create(path: Path, content: bytes) -> None:
     """All at once: written under another name, then linked, which fails if somebody was faster."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -85,12 +85,20 @@ async def supervise(config: Config, command: Sequence[str], announce: Callable[[
 class Supervisor:
     """One node. ``run`` once. It is its workers' ``Watcher`` and the pages' ``NodeView``."""
 
-    def __init__(self, config: Config, command: Sequence[str], lock: DirectoryLock, port: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        command: Sequence[str],
+        lock: DirectoryLock,
+        port: int,
+        *,
+        drain_grace_s: float = DRAIN_GRACE_S,
+    ) -> None:
         self.config = config
         self.port = port
         self.sizing = _size(config)
         self.is_draining = False
-        self._lock = lock
+        self._drain_grace_s = drain_grace_s
         self._sockets = RunDirectory(Path(config.serve.data))
         self._lives = lock.generation << LIFE_BITS
         self._incarnation = self._lives
@@ -177,7 +185,7 @@ class Supervisor:
             # A worker that does not serve yet has nobody to let go; one that cannot be told must end all the same.
             if not (worker.is_ready and self._links.send(worker.worker_id, LinkOp.DRAIN, b"")):
                 await worker.cut_lifeline()
-        await trio.sleep(self.config.serve.drain_timeout_s + DRAIN_GRACE_S)
+        await trio.sleep(self.config.serve.drain_timeout_s + self._drain_grace_s)
         log.warning("drain_overdue", workers=[worker.worker_id for worker in self._workers if worker.is_running])
         for worker in self._workers:
             await worker.cut_lifeline()

@@ -19,7 +19,7 @@ import trio
 import typer
 
 from parley.faults import CommandError, UsageError
-from parley.tokens import DEFAULT_TTL_S, Identity, Mint, identities, parse_ids, parse_list, read_credentials
+from parley.tokens import DEFAULT_TTL_S, Credential, Identity, Mint, identities, parse_ids, parse_list, read_credentials
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -163,8 +163,8 @@ def replay(
     with progress_bar(len(script)) as on_sent:
         outcome = trio.run(perform, script, cast, Stage(host, port, file.stem), on_sent)
     print(describe_outcome(outcome))
-    reader = cast.reader
-    print(f"look at it: parley chat --user {reader.user_id} --device {reader.device_id} --chat {outcome.chat_id}")
+    if token_file is None:
+        print(f"look at it: {_visit_of(cast.reader, outcome.chat_id, data, (host, port))}")
     if outcome.differences:
         raise CommandError("what was read back is not what was sent: see above")
 
@@ -225,6 +225,14 @@ def _cast(authors: list[str], token_file: Path | None, data: Path | None, first:
         return assign(authors, read_credentials(token_file))
     mint = Mint.of(data or DEFAULT_DATA)
     return mint_cast(authors, mint, first_user=first[0], first_device=first[1])
+
+
+def _visit_of(reader: Credential, chat_id: int, data: Path | None, address: tuple[str, int]) -> str:
+    """The command that shows a chat, with no more options than it needs."""
+    words = f"parley chat --user {reader.user_id} --device {reader.device_id} --chat {chat_id}"
+    if address != (DEFAULT_HOST, DEFAULT_PORT):
+        words += f" --host {address[0]} --port {address[1]}"
+    return words + (f" --data {data}" if data is not None else "")
 
 
 def run(arguments: list[str] | None = None) -> int:

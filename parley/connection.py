@@ -10,7 +10,6 @@ from __future__ import annotations
 import msgspec
 import trio
 
-from gateway.protocol.errors import Code
 from gateway.protocol.events import Ended, Pause, Received
 from gateway.protocol.messages import Op
 from gateway.protocol.session import Session as Protocol
@@ -41,14 +40,18 @@ class Connection:
     def max_body(self) -> int:
         return self._protocol.max_body
 
-    async def receive(self) -> Received | Ended:
-        """The next message, or how it ended. Raises ProtocolError when the server breaks the protocol."""
+    async def receive(self) -> Received | Ended | None:
+        """The next message, or the server's last word, or None when the stream ended without one.
+
+        Raises ProtocolError when the server breaks the protocol.
+        """
         while True:
             event = self._protocol.next_event()
             if isinstance(event, Received | Ended):
                 return event
             if event is Pause.NEED_DATA and not await self._read():
-                return self._protocol.receive_end() or Ended(Code.UNAVAILABLE, "the connection was over")
+                self._protocol.receive_end()
+                return None
 
     async def _read(self) -> bool:
         while len(self._unsent) > MAX_UNSENT_BYTES:

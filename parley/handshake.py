@@ -58,6 +58,8 @@ async def _hello(
     await connection.flush()
     while True:
         event = await connection.receive()
+        if event is None:
+            return Ending(None, "the connection was closed before WELCOME")
         if isinstance(event, Ended):
             return Ending.told(event)
         if isinstance(event.message, wire.Welcome):

@@ -95,7 +95,9 @@ class Session:
     async def _read(self, dispatch: Callable[[Received], None]) -> None:
         while self._ending is None:
             event = await self.connection.receive()
-            if isinstance(event, Ended):
+            if event is None:
+                self.end(Ending(None, "the connection was lost"))
+            elif isinstance(event, Ended):
                 self.end(Ending.told(event))
             else:
                 dispatch(event)

@@ -295,7 +295,9 @@ class CursorStore(Protocol):
         """Fold in what devices have acknowledged: the highest wins. Idempotent; any order."""
         ...
 
-    async def set_cursors(self, user_id: UserId, device_id: DeviceId, cursors: Mapping[ChatId, Seq], is_complete: bool) -> None:
+    async def set_cursors(
+        self, user_id: UserId, device_id: DeviceId, cursors: Mapping[ChatId, Seq], is_complete: bool
+    ) -> None:
         """Set one device's record, downward too. ``is_complete``: forget the chats that are not named. Atomic."""
         ...
 

@@ -9,9 +9,12 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from parley.tokens import Identity, Mint
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 40.0
+ACCEPT_TIMEOUT_S = 5.0
 
 
 class NodeFailed(Exception):
@@ -74,8 +78,21 @@ class NodeProcess:
         return self._process.pid
 
     def worker_pids(self) -> list[int]:
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [int(child) for child in children]
+        """Of all its threads: the process may have been started in any of them."""
+        children = Path(f"/proc/{self.pid}/task").glob("*/children")
+        return sorted(int(child) for of_thread in children for child in of_thread.read_text().split())
+
+    def worker_of(self, connection: socket.socket) -> int | None:
+        """The process that accepted a client's connection; None: nobody yet, or it has ended."""
+        inode = _inode_of(connection.getpeername()[1], connection.getsockname()[1])
+        deadline = time.monotonic() + ACCEPT_TIMEOUT_S
+        while inode and time.monotonic() < deadline:
+            for pid in self.worker_pids():
+                with contextlib.suppress(FileNotFoundError):
+                    if any(_target_of(entry) == f"socket:[{inode}]" for entry in Path(f"/proc/{pid}/fd").iterdir()):
+                        return pid
+            inode = _inode_of(connection.getpeername()[1], connection.getsockname()[1])
+        return None
 
     def stop(self) -> int:
         """SIGTERM, and its exit status."""
@@ -107,6 +124,34 @@ class NodeProcess:
         return Mint.of(self.data_dir, ttl_s=ttl_s).sign(Identity(user_id, device_id)).token
 
     def metrics(self) -> str:
-        with urllib.request.urlopen(f"http://{self.host}:{self.ops_port}/metrics", timeout=10) as response:
-            text: str = response.read().decode()
-        return text
+        return self.page("/metrics")[1]
+
+    def page(self, path: str) -> tuple[int, str]:
+        """(status, body) of a page of the operations endpoint."""
+        try:
+            with urllib.request.urlopen(f"http://{self.host}:{self.ops_port}{path}", timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def counted(self, series: str) -> float:
+        """The sum of a series over the workers; 0 if there is none."""
+        lines = (line.split() for line in self.metrics().splitlines() if line.startswith(series))
+        return sum(float(words[-1]) for words in lines if words[0].partition("{")[0] == series)
+
+
+def _inode_of(local_port: int, remote_port: int) -> str:
+    """The server's end of a loopback connection; empty: not accepted yet, or gone."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        ports = [int(address.partition(":")[2], 16) for address in words[1:3]]
+        if ports == [local_port, remote_port]:
+            return words[9]
+    return ""
+
+
+def _target_of(descriptor: Path) -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink(descriptor)
+    return ""

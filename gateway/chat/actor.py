@@ -43,6 +43,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 
 import msgspec
 
@@ -176,6 +177,8 @@ class ChatActor:
             return
         self._looking_up = self._unknown_resends()
         if self._looking_up:
+            for request in self._looking_up:
+                request.looked_up_at = self.ids.forgotten
             self._environment.look_up(self, self._looking_up)
         else:
             self._append()
@@ -184,12 +187,14 @@ class ChatActor:
         if self.ids.since_ms == 0:
             return []
         now_ms = self._environment.now_ms()
-        return [r for r in list(self._queue)[:MAX_BATCH_ROWS] if r.op == Op.SEND and self._must_look_up(r, now_ms)]
+        return [r for r in islice(self._queue, MAX_BATCH_ROWS) if r.op == Op.SEND and self._must_look_up(r, now_ms)]
 
     def _must_look_up(self, request: Request, now_ms: int) -> bool:
         send = request.message
         assert isinstance(send, Send)
-        is_known = request.looked_up_ms >= self.ids.since_ms or self.ids.get((request.user_id, send.client_msg_id)) is not None
+        if request.looked_up_at == self.ids.forgotten:
+            return False
+        is_known = self.ids.get((request.user_id, send.client_msg_id)) is not None
         return not is_known and not self.ids.is_enough(bool(send.retry), now_ms)
 
     def looked_up(self, found: Sequence[Message], error: StoreError | None) -> None:

@@ -211,9 +211,7 @@ class Actors:
 
     async def _look_up(self, actor: ChatActor, requests: Sequence[Request]) -> None:
         by_sender: dict[int, list[bytes]] = {}
-        asked_ms = self.now_ms()
         for request in requests:
-            request.looked_up_ms = asked_ms
             assert isinstance(request.message, Send)
             by_sender.setdefault(request.user_id, []).append(request.message.client_msg_id)
         found: list[Message] = []

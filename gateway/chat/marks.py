@@ -6,8 +6,8 @@ sent again and a mark that is late, never a message. Invariant: marks only rise;
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -39,6 +39,8 @@ class WriteBehind:
         self._flush_soon = flush_soon
         self._cursors: dict[tuple[int, int, int], int] = {}
         self._watermarks: dict[tuple[int, int], Watermark] = {}
+        self._writing: dict[tuple[int, int, int], int] = {}
+        """Cursors that the store is being given; what is forgotten meanwhile does not come back if it refuses."""
         self._receipts: dict[tuple[int, int, ReceiptKind], tuple[int, int]] = {}
         self.dropped = 0
 
@@ -54,20 +56,21 @@ class WriteBehind:
     def forget_cursor(self, device: tuple[int, int], chat_id: int) -> None:
         """The device has set its record itself: what it said before does not count."""
         self._cursors.pop((*device, chat_id), None)
+        self._writing.pop((*device, chat_id), None)
 
     def watermark(self, chat_id: int, mark: Watermark) -> None:
         key = (chat_id, mark.user_id)
         if self._has_room(self._watermarks, key):
-            self._watermarks[key] = mark
+            self._watermarks[key] = _folded(mark, self._watermarks.get(key, mark))
 
     def pending_watermark(self, chat_id: int, user_id: int) -> Watermark | None:
         return self._watermarks.get((chat_id, user_id))
 
     def receipt(self, chat_id: int, user_id: int, mark: Watermark, device_id: int) -> None:
-        """A member's marks rose. READ says more than DELIVERED, and is cumulative too."""
-        self._receipts[chat_id, user_id, ReceiptKind.DELIVERED] = (mark.delivered_seq, device_id)
-        if mark.read_seq:
-            self._receipts[chat_id, user_id, ReceiptKind.READ] = (mark.read_seq, device_id)
+        """These marks of a member rose (0: did not). Cumulative: the latest says all."""
+        for kind, seq in ((ReceiptKind.DELIVERED, mark.delivered_seq), (ReceiptKind.READ, mark.read_seq)):
+            if seq and self._has_room(self._receipts, (chat_id, user_id, kind)):
+                self._receipts[chat_id, user_id, kind] = (seq, device_id)
 
     async def run(self) -> None:
         while True:
@@ -78,19 +81,22 @@ class WriteBehind:
 
     async def write(self) -> None:
         """Write what is dirty. What the store does not take stays for the next time."""
-        cursors, self._cursors = self._cursors, {}
+        writing = self._writing = self._cursors
+        self._cursors = {}
         marks, self._watermarks = self._watermarks, {}
         try:
             if marks:
                 await self._store.raise_watermarks([(ChatId(chat), mark) for (chat, _), mark in marks.items()])
-            if cursors:
+            if writing:
                 await self._store.raise_cursors(
-                    [(UserId(u), DeviceId(d), ChatId(c), Seq(seq)) for (u, d, c), seq in cursors.items()]
+                    [(UserId(u), DeviceId(d), ChatId(c), Seq(seq)) for (u, d, c), seq in writing.items()]
                 )
         except StoreError as error:
-            log.warning("marks_not_written", error=str(error), marks=len(marks), cursors=len(cursors))
-            self._watermarks = marks | self._watermarks
-            self._cursors = cursors | self._cursors
+            log.warning("marks_not_written", error=str(error), marks=len(marks), cursors=len(writing))
+            for (chat_id, _), mark in marks.items():
+                self.watermark(chat_id, mark)
+            for (user_id, device_id, chat_id), seq in writing.items():
+                self.cursor((user_id, device_id), chat_id, seq)
 
     def _tell_receipts(self) -> None:
         if not self._receipts:
@@ -101,8 +107,13 @@ class WriteBehind:
             self._push(chat_id, user_id, device_id, frame, kind)
         self._flush_soon()
 
-    def _has_room(self, dirty: dict[tuple[int, int, int], int] | dict[tuple[int, int], Watermark], key: object) -> bool:
+    def _has_room(self, dirty: Mapping[Any, object], key: object) -> bool:
         if len(dirty) < MAX_DIRTY or key in dirty:
             return True
         self.dropped += 1
         return False
+
+
+def _folded(one: Watermark, other: Watermark) -> Watermark:
+    delivered_seq, read_seq = max(one.delivered_seq, other.delivered_seq), max(one.read_seq, other.read_seq)
+    return Watermark(one.user_id, delivered_seq, read_seq)

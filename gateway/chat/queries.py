@@ -77,8 +77,12 @@ def take_mark(actor: ChatActor, request: Request, environment: Environment) -> N
     environment.marks.cursor((request.user_id, request.device_id), actor.chat_id, delivered)
     old = actor.marks.get(request.user_id, NO_MARK)
     new = Watermark(request.user_id, max(old.delivered_seq, delivered), max(old.read_seq, read))
-    if new != old:
+    if new[1:] != old[1:]:
         actor.marks[request.user_id] = new
         environment.marks.watermark(actor.chat_id, new)
-        if new[1:] != old[1:]:
-            environment.marks.receipt(actor.chat_id, request.user_id, new, request.device_id)
+        rose = Watermark(
+            request.user_id,
+            new.delivered_seq if new.delivered_seq > old.delivered_seq else 0,
+            new.read_seq if new.read_seq > old.read_seq else 0,
+        )
+        environment.marks.receipt(actor.chat_id, request.user_id, rose, request.device_id)

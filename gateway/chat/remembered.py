@@ -31,12 +31,13 @@ class Known(NamedTuple):
 class RememberedIds:
     """Newest last; forgets the oldest beyond its bound."""
 
-    __slots__ = ("_known", "since_ms")
+    __slots__ = ("_known", "forgotten", "since_ms")
 
     def __init__(self, tail: Sequence[Message]) -> None:
         """``tail``: the newest rows, newest first, as the store read them."""
         self._known: dict[Key, Known] = {}
         is_whole_log = len(tail) < TAIL_ROWS
+        self.forgotten = 0
         self.since_ms = 0 if is_whole_log else tail[-1].time_ms + 1
         for row in reversed(tail):
             if row.kind != Kind.SYSTEM:
@@ -54,6 +55,7 @@ class RememberedIds:
     def forget(self, count: int) -> None:
         for key in list(islice(self._known, count)):
             self.since_ms = max(self.since_ms, self._known.pop(key).time_ms + 1)
+            self.forgotten += 1
 
     def get(self, key: Key) -> Known | None:
         return self._known.get(key)

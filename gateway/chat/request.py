@@ -60,7 +60,7 @@ class Origin(Protocol):
 class Request:
     """``message`` is the decoded body of ``op``; ``received_s`` is CLOCK_MONOTONIC, which all workers of a host share."""
 
-    __slots__ = ("device_id", "looked_up_ms", "message", "number", "op", "origin", "received_s", "rid", "user_id")
+    __slots__ = ("device_id", "looked_up_at", "message", "number", "op", "origin", "received_s", "rid", "user_id")
 
     def __init__(
         self, op: int, message: msgspec.Struct, asker: tuple[int, int], origin: Origin, rid: int, received_s: float
@@ -73,8 +73,8 @@ class Request:
         self.received_s = received_s
         self.number = 0
         """Order of arrival in this worker; set where requests may have to wait."""
-        self.looked_up_ms = -1
-        """When the store was asked whether this SEND is a resend: it is none of what was committed before."""
+        self.looked_up_at = -1
+        """How many ids the chat had forgotten when the store was asked whether this SEND is a resend; -1: it was not."""
 
     def answer(self, op: int, body: msgspec.Struct | None = None) -> None:
         if self.rid:

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from gateway.chat.ports import Locator, Postman, Recipient
 from gateway.protocol.identifiers import UserId, WorkerId
 
+MAX_SENDERS = 64
+"""Devices whose "all but me" a route remembers."""
+
 
 class Route:
     """Recipients by worker: one copy of a frame per worker, whatever the size of the audience."""
@@ -35,6 +38,8 @@ class Route:
         if remaining is None:
             remaining = {w: [r for r in recipients if r != device] for w, recipients in self._by_worker.items()}
             remaining = {w: recipients for w, recipients in remaining.items() if recipients}
+            if len(self._without) >= MAX_SENDERS:
+                self._without.clear()  # each is as long as the audience: a big group's would be its square
             self._without[device] = remaining
         return remaining
 

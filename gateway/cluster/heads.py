@@ -92,10 +92,14 @@ class Heads:
 
     async def _answer(self, asker: WorkerId, call: HeadsCall) -> HeadsOk:
         wish = call.wish
-        await self._router.hold([ChatId(chat_id) for chat_id, _ in wish.chats])
+        tenures = await self._router.hold([ChatId(chat_id) for chat_id, _ in wish.chats])
         location = Location(DeviceId(wish.device_id), asker, SessionId(call.session_id))
         self._locations.add(UserId(wish.user_id), location)
-        return await read_heads(self._actors, self._store, wish)
+        answer = await read_heads(self._actors, self._store, wish)
+        for tenure in tenures:
+            if tenure.is_lost:  # its next owner does not send this device anything yet
+                raise NotOwner(tenure.slot, None)
+        return answer
 
     # ------------------------------------------------------------------------------------------- other workers
 

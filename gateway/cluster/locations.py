@@ -10,7 +10,7 @@ located go first, and are located again when needed.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -39,6 +39,10 @@ class Locations:
         self._known: OrderedDict[UserId, Places] = OrderedDict()
         self._hints: dict[UserId, Places] = {}
         self._added: dict[UserId, Places] = {}
+        self._asked: Counter[UserId] = Counter()
+        """How many questions about a user are under way."""
+        self._outdated: set[UserId] = set()
+        """Moved while they were asked about: the answer may be older than the move, so it is a hint."""
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -51,10 +55,11 @@ class Locations:
         return self._known.get(user_id)
 
     def hint(self, user_id: UserId) -> Places:
-        return self._hints.get(user_id) or self._added.get(user_id, ())
+        return _merged(self._hints.get(user_id, ()), self._added.get(user_id, ()))
 
     def locate_then(self, user_ids: Sequence[UserId], done: Callable[[], None]) -> None:
         assert self._nursery is not None
+        self._asked.update(user_ids)
         self._nursery.start_soon(self._locate, user_ids, done)
 
     async def _locate(self, user_ids: Sequence[UserId], done: Callable[[], None]) -> None:
@@ -66,9 +71,21 @@ class Locations:
             log.warning("users_not_located", users=len(user_ids), waited_versions=self.version - asked_at)
         else:
             for user_id, places in located.items():
-                self._know(user_id, places)
+                self._take(user_id, places)
+        self._asked.subtract(user_ids)
+        for user_id in user_ids:
+            if not self._asked[user_id]:
+                del self._asked[user_id]
+                self._outdated.discard(user_id)
         done()
         self._finish_cycle()
+
+    def _take(self, user_id: UserId, places: Places) -> None:
+        if user_id in self._outdated:
+            _put(self._hints, user_id, places)
+            self.version += 1
+        else:
+            self._know(user_id, places)
 
     def _know(self, user_id: UserId, places: Places) -> None:
         added = self._added.get(user_id)
@@ -89,7 +106,7 @@ class Locations:
         known = self._known.get(user_id)
         if location in before and (known is None or location in known):
             return
-        self._added[user_id] = _merged(before, (location,))
+        _put(self._added, user_id, _merged(before, (location,)))
         if known is not None:
             self._known[user_id] = _merged(known, (location,))
         self.version += 1
@@ -97,9 +114,11 @@ class Locations:
     def moved(self, user_ids: Iterable[UserId]) -> None:
         """The directory's word: what it said of these users is no longer true."""
         for user_id in user_ids:
+            if user_id in self._asked:
+                self._outdated.add(user_id)
             places = self._known.pop(user_id, None)
             if places is not None:
-                self._hints[user_id] = places
+                _put(self._hints, user_id, places)
         self.version += 1
 
     def gone(self, worker_id: WorkerId, devices: Iterable[tuple[int, int]]) -> None:
@@ -109,19 +128,26 @@ class Locations:
 
     def generation_changed(self) -> None:
         """The directory was emptied: everything known is a hint until it is located again."""
-        self.moved(list(self._known))
+        self.moved([*self._known, *self._asked])
 
     def worker_gone(self, worker_id: WorkerId) -> None:
         for user_id in [u for u, places in self._added.items() if any(p.worker_id == worker_id for p in places)]:
             self._remove(user_id, lambda place: place.worker_id == worker_id)
 
     def _remove(self, user_id: UserId, is_gone: Callable[[Location], bool]) -> None:
+        self.moved([user_id])
         for table in (self._added, self._hints):
             if user_id in table:
                 table[user_id] = tuple(place for place in table[user_id] if not is_gone(place))
                 if not table[user_id]:
                     del table[user_id]
-        self.moved([user_id])
+
+
+def _put(table: dict[UserId, Places], user_id: UserId, places: Places) -> None:
+    """Within the bound: the oldest goes. The directory knows every session, so at worst it is asked."""
+    table[user_id] = places
+    if len(table) > MAX_USERS:
+        del table[next(iter(table))]
 
 
 def _is_at(worker_id: int, device_id: int, place: Location) -> bool:

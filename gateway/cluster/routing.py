@@ -12,6 +12,7 @@ committed: the next owner then looks for it before it writes.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -21,7 +22,7 @@ import trio
 from gateway.chat.actors import Actors
 from gateway.chat.request import Found, InternalOp, Mark, Request, View
 from gateway.cluster.links import LinkLost, LinkRefused, Links, Reply
-from gateway.cluster.slots import NotOwner, Slots
+from gateway.cluster.slots import NotOwner, Slots, Tenure
 from gateway.protocol.errors import Code
 from gateway.protocol.frames import decode, encode_body
 from gateway.protocol.identifiers import ChatId, WorkerId
@@ -103,6 +104,9 @@ class Router:
         else:
             if isinstance(answer, LinkLost) and answer.is_unknown and isinstance(request.message, Send):
                 request.message.retry = True
+            if time.monotonic() - request.received_s > PATIENCE_S:
+                request.refuse(Code.MOVED, "the chat's owner is changing", retry_after_ms=1000)
+                return
             self._wait(slot_of(chat_id), chat_id, request)
 
     def _on_request(self, worker: WorkerId, payload: bytes, reply: Reply | None) -> None:
@@ -191,17 +195,20 @@ class Router:
             groups.setdefault(owner, []).append(chat_id)
         return groups
 
-    async def hold(self, chat_ids: Iterable[ChatId]) -> None:
-        """Hold the slots of all these chats. Raises NotOwner, StoreError."""
+    async def hold(self, chat_ids: Sequence[ChatId]) -> list[Tenure]:
+        """The tenures of these chats' slots, taken if need be. Raises NotOwner, StoreError."""
         missing = {slot_of(chat_id) for chat_id in chat_ids if self._slots.tenure(slot_of(chat_id)) is None}
-        if not missing:
-            return
         failures: list[Exception] = []
         async with trio.open_nursery() as nursery:
             for slot in missing:
                 nursery.start_soon(self._hold_one, slot, failures.append)
         if failures:
             raise failures[0]
+        tenures = {slot_of(chat_id): self._slots.tenure(slot_of(chat_id)) for chat_id in chat_ids}
+        for slot, tenure in tenures.items():
+            if tenure is None:  # let go again while the others were being taken
+                raise NotOwner(slot, None)
+        return [tenure for tenure in tenures.values() if tenure is not None]
 
     async def _hold_one(self, slot: int, failed: Callable[[Exception], None]) -> None:
         try:

@@ -57,7 +57,7 @@ class TokenVerifier:
             raise _refused("bad_signature", "the token's signature is wrong") from None
         except jwt.InvalidTokenError as error:
             raise _refused("bad_token", f"not a usable token: {error}") from None
-        return Identity(*_ids(claims), int(claims["exp"]), SessionId(0))
+        return Identity(*_ids(claims), _expires_s(claims), SessionId(0))
 
 
     def _find_key(self, token: str, header: str) -> TokenKey:
@@ -79,6 +79,13 @@ def _ids(claims: Mapping[str, Any]) -> tuple[UserId, DeviceId]:
     if not (0 < user_id < ID_LIMIT and 0 < dev < ID_LIMIT):
         raise _refused("bad_claims", "an id of the token is out of range")
     return UserId(user_id), DeviceId(dev)
+
+
+def _expires_s(claims: Mapping[str, Any]) -> int:
+    expires_s = claims["exp"]
+    if not isinstance(expires_s, (int, float)) or expires_s >= ID_LIMIT:
+        raise _refused("bad_claims", "exp must be a time in seconds")
+    return int(expires_s)
 
 
 def _refused(reason: str, message: str) -> ProtocolError:

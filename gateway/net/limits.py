@@ -36,6 +36,7 @@ class Buckets(Generic[K]):
         if bucket is None:
             self._add(key, now_s)
             return 0.0
+        self._buckets.move_to_end(key)
         per_s, burst = self._rate
         tokens = min(burst, bucket[0] + (now_s - bucket[1]) * per_s)
         bucket[1] = now_s

@@ -144,6 +144,8 @@ class Syncing:
         await trio.lowlevel.checkpoint()
 
     def _finish(self, session: Session, rid: int, news: Sequence[News], gone: Sequence[int]) -> None:
+        if not rid:
+            return
         entries = [ChatNews(entry.chat_id, entry.head_seq, entry.read_seq) for entry in news]
         while len(entries) > NEWS_PER_FRAME:
             part, entries = entries[:NEWS_PER_FRAME], entries[NEWS_PER_FRAME:]

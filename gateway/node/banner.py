@@ -31,9 +31,9 @@ class Ready(NamedTuple):
 
 
 def announce(ready: Ready) -> None:
-    """For a person on stdout, for programs in the log."""
-    print(banner(ready, program_name()), end="", flush=True)
+    """For programs in the log, for a person on stdout."""
     log.info("ready", **ready._asdict(), pid=os.getpid())
+    print(banner(ready, program_name()), end="", flush=True)
 
 
 def banner(ready: Ready, program: str) -> str:

@@ -25,7 +25,10 @@ def reserve(host: str, port: int, option: str) -> socket.socket:
     """A bound socket that does not listen. ``option`` names the setting in the error. Raises PortUnavailable."""
     with _bound(host, port, option, is_shared=False) as probe:
         port = probe.getsockname()[1]
-    return _bound(host, port, option, is_shared=True)
+    reserved = _bound(host, port, option, is_shared=True)
+    # From here on only SO_REUSEPORT, which others of this user must ask for too, gets past it.
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return reserved
 
 
 def bind(host: str, port: int) -> socket.socket:

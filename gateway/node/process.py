@@ -124,6 +124,8 @@ class WorkerProcess:
         self._process = process
         try:
             await self._tell(process, spec)
+            if self._stopping.is_set():  # asked while the process was being made: there was no lifeline to cut yet
+                await self.cut_lifeline()
             await process.wait()
         finally:
             if process.returncode is None:

@@ -72,8 +72,8 @@ class Pages:
             for state in self._node.worker_states():
                 if state.is_ready:
                     nursery.start_soon(self._ask, state.worker_id, families)
-        text = merge(families, self._own(families.keys()))
-        return Response(200, text, CONTENT_TYPE_PLAIN_0_0_4)
+        own = supervisor_families(self._node.worker_states(), families, self._node.directory_sizes())
+        return Response(200, merge(families, own), CONTENT_TYPE_PLAIN_0_0_4)
 
     async def _ask(self, worker: WorkerId, families: dict[int, list[Metric]]) -> None:
         with trio.move_on_after(WORKER_TIMEOUT_S) as scope:
@@ -84,16 +84,19 @@ class Pages:
         if scope.cancelled_caught:
             log.warning("worker_not_scraped", worker=worker, error=f"no answer within {WORKER_TIMEOUT_S:g} s")
 
-    def _own(self, answered: Container[int]) -> Iterator[Metric]:
-        states = self._node.worker_states()
-        up = GaugeMetricFamily("parley_worker_up", "did the worker answer this scrape", labels=["worker"])
-        restarts = CounterMetricFamily("parley_worker_restarts", "ends of the worker's process", labels=["worker"])
-        for state in states:
-            up.add_metric([str(state.worker_id)], float(state.worker_id in answered))
-            restarts.add_metric([str(state.worker_id)], state.restarts)
-        workers, devices = self._node.directory_sizes()
-        yield up
-        yield restarts
-        yield gauge("parley_workers", "workers that the node should have", len(states))
-        yield gauge("parley_directory_workers", "workers that have joined the directory", workers)
-        yield gauge("parley_directory_devices", "devices that the directory remembers, connected or not", devices)
+
+def supervisor_families(
+    states: Sequence[WorkerState], answered: Container[int], directory_sizes: tuple[int, int]
+) -> Iterator[Metric]:
+    """``answered``: the workers that answered this scrape. ``directory_sizes``: (workers, devices)."""
+    up = GaugeMetricFamily("parley_worker_up", "did the worker answer this scrape", labels=["worker"])
+    restarts = CounterMetricFamily("parley_worker_restarts", "ends of the worker's process", labels=["worker"])
+    for state in states:
+        up.add_metric([str(state.worker_id)], float(state.worker_id in answered))
+        restarts.add_metric([str(state.worker_id)], state.restarts)
+    workers, devices = directory_sizes
+    yield up
+    yield restarts
+    yield gauge("parley_workers", "workers that the node should have", len(states))
+    yield gauge("parley_directory_workers", "workers that have joined the directory", workers)
+    yield gauge("parley_directory_devices", "devices that the directory remembers, connected or not", devices)

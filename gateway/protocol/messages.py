@@ -10,9 +10,12 @@ Optional fields are ``None`` when absent. Unknown trailing fields are ignored, i
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Op(enum.IntEnum):
@@ -118,7 +121,7 @@ class Welcome(_Body):
 
 
 class Empty(_Body):
-    """PING, PONG, LAGGED, and an OK that carries nothing."""
+    """PING, PONG, LAGGED, and an OK that carries nothing. Written as an empty body, not as an empty array."""
 
 
 class Goaway(_Body):
@@ -354,7 +357,7 @@ class ChatListOk(_Body):
     next_cursor: bytes | None = None
 
 
-CLIENT_OPS: dict[Op, type[_Body]] = {
+CLIENT_OPS: Mapping[Op, type[_Body]] = {
     Op.HELLO: Hello,
     Op.PING: Empty,
     Op.PONG: Empty,
@@ -376,7 +379,7 @@ CLIENT_OPS: dict[Op, type[_Body]] = {
 }
 """What a client may send. Every other op is answered ``unknown_op``."""
 
-SERVER_OPS: dict[Op, type[_Body]] = {
+SERVER_OPS: Mapping[Op, type[_Body]] = {
     Op.WELCOME: Welcome,
     Op.PING: Empty,
     Op.PONG: Empty,
@@ -396,7 +399,7 @@ SERVER_OPS: dict[Op, type[_Body]] = {
 }
 """What a server may send. The fields of OK depend on the request: see ``OK_FIELDS``."""
 
-OK_FIELDS: dict[Op, type[_Body]] = {
+OK_FIELDS: Mapping[Op, type[_Body]] = {
     Op.STATE: StateOk,
     Op.REAUTH: ReauthOk,
     Op.ACK: Empty,

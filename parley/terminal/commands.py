@@ -13,11 +13,16 @@ from parley.faults import UsageError
 from parley.tokens import parse_ids
 
 HELP = """\
-/open USER           talk to a user        /open #N         the Nth chat of the list
-/group TITLE: A, B   make a group          /add A, B        add users to this group
-/who                 who is in this chat   /chats           the list of chats
-/leave               leave this group      /quit            leave Parley (Ctrl-D, Ctrl-C)
-A line that begins with // is sent with one slash."""
+/open USER          talk to a user
+/open #N            the Nth chat of the list
+/chats              the list of chats
+/group TITLE: A, B  make a group of users
+/add A, B           add users to this group
+/who                who is in this chat
+/leave              leave this group
+/quit               leave Parley; so do Ctrl-D and Ctrl-C
+//text              send a line that begins with a slash
+PgUp PgDn scroll, Ctrl-N Ctrl-P change the chat, Alt-Enter breaks a line"""
 
 
 @dataclass(frozen=True, slots=True)

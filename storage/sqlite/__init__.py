@@ -1,4 +1,4 @@
-"""The embedded backend: SQLite in WAL mode, every acknowledged row synced to the disk."""
+"""The embedded store: one SQLite file for all workers of a node."""
 
 from storage.sqlite.store import SqliteStore
 

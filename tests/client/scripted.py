@@ -5,6 +5,7 @@ It speaks ``gateway.protocol`` and keeps no rule of its own: whatever a real ser
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -44,9 +45,13 @@ class Peer:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._reader = frames.FrameReader(1 << 20)
+        self._later: deque[Asked] = deque()
 
     async def receive(self) -> Asked | None:
         """The client's next frame, or None at the end of the stream."""
+        return self._later.popleft() if self._later else await self._receive()
+
+    async def _receive(self) -> Asked | None:
         while (frame := self._reader.next_frame()) is None:
             try:
                 piece = await self._stream.receive_some()
@@ -68,12 +73,16 @@ class Peer:
             await self.say(Op.PONG, rid=asked.rid)
 
     async def find(self, op: Op) -> Asked:
-        """The next frame of this op; others in between are ignored."""
-        while True:
-            asked = await self.receive()
-            assert asked is not None, f"the client hung up instead of sending {op.name}"
+        """The next frame of this op; others before it come later."""
+        for asked in self._later:
             if asked.op is op:
+                self._later.remove(asked)
                 return asked
+        while (new := await self._receive()) is not None:
+            if new.op is op:
+                return new
+            self._later.append(new)
+        raise AssertionError(f"the client hung up instead of sending {op.name}")
 
     async def silence(self, seconds: float) -> bool:
         """Whether the client says nothing for so long."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from gateway.protocol.messages import Send
 from parley.errors import NotConnected, OutboxFull, OutcomeUnknown, Refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 import parley
 from gateway.protocol import messages as wire
@@ -26,6 +27,7 @@ async def test_send_returns_when_the_message_is_durable(autojump_clock: trio.tes
         assert sent == []
         await peer.store(asked, 11, 10)
         event = await next_of(client, parley.MessageSent)
+        await trio.testing.wait_all_tasks_blocked()
         assert sent == [parley.Sent(CHAT, 11, 0, False, asked.body.client_msg_id)]
         assert (event.message.sender_id, event.message.sender_device) == (ME, MY_DEVICE)
         assert event.message.text == "hello"

@@ -13,7 +13,6 @@ import msgspec
 import trio
 
 from gateway.config import Config, ServeConfig
-from gateway.node.banner import Ready
 from gateway.node.lock import DirectoryLock
 from gateway.node.ports import listen_alone, reserve
 from gateway.supervisor import Supervisor
@@ -52,10 +51,10 @@ class Reports:
 class Node:
     """``start`` it in a nursery; ``ended`` when its ``run`` has returned."""
 
-    def __init__(self, directory: Path, behaviour: str = "serve", workers: int = 2, drain_timeout_s: float = 30.0) -> None:
+    def __init__(self, directory: Path, behaviour: str = "serve", workers: int = 2, patience_s: float = 60.0) -> None:
         self.data = directory / "data"
         serve = ServeConfig(
-            port=0, ops_port=0, data=str(self.data), workers=workers, drain_timeout_s=drain_timeout_s, max_connections=100
+            port=0, ops_port=0, data=str(self.data), workers=workers, drain_timeout_s=0.0, max_connections=100
         )
         self.config = msgspec.structs.replace(Config(), serve=serve)
         self.reports = Reports(directory)
@@ -64,6 +63,7 @@ class Node:
         self.ops_port = 0
         self.supervisor: Supervisor
         self._behaviour = behaviour
+        self._patience_s = patience_s
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.reports.open()
@@ -73,7 +73,9 @@ class Node:
             with reserve("127.0.0.1", 0, "port") as reserved, listen_alone("127.0.0.1", 0, "ops_port") as operations:
                 self.ops_port = operations.getsockname()[1]
                 command = self.reports.command(self._behaviour)
-                self.supervisor = Supervisor(self.config, command, lock, reserved.getsockname()[1])
+                self.supervisor = Supervisor(
+                    *(self.config, command, lock, reserved.getsockname()[1]), drain_grace_s=self._patience_s
+                )
                 task_status.started()
                 await self.supervisor.run(operations, self.ready.set)
         finally:
@@ -95,6 +97,3 @@ async def request(port: int, data: bytes) -> tuple[int, Mapping[str, str], str]:
     status, *lines = head.split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     return int(status.split()[1]), headers, body
-
-
-NOWHERE = Ready("127.0.0.1", 7800, "127.0.0.1", 7880, 2, "data")

@@ -78,7 +78,10 @@ class StandIn:
 
 def main() -> int:
     path, behaviour = sys.argv[1:]
-    with open(0, "rb", buffering=0, closefd=False) as stdin, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reports:
+    with (
+        open(0, "rb", buffering=0, closefd=False) as stdin,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reports,
+    ):
         spec = decode_spec(stdin.readline())
         reports.connect(path)
         stand_in = StandIn(spec, reports, behaviour)

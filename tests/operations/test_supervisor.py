@@ -101,9 +101,7 @@ async def test_a_hung_worker_costs_a_scrape_its_own_series_alone(start: Start) -
 
 
 @pytest.mark.parametrize("behaviour", ["mute", "babble"])
-async def test_a_worker_that_answers_nothing_readable_is_shown_as_not_up(
-    start: Start, behaviour: str
-) -> None:
+async def test_a_worker_that_answers_nothing_readable_is_shown_as_not_up(start: Start, behaviour: str) -> None:
     node = await start(behaviour, workers=1)
     await wait(node.ready)
     assert (await metrics(node))["parley_worker_up", "1"] == 0
@@ -144,11 +142,8 @@ async def test_a_second_request_to_end_ends_workers_that_stay(start: Start) -> N
     await wait(node.ended)
 
 
-async def test_workers_that_stay_too_long_lose_their_lifeline(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.supervisor.DRAIN_GRACE_S", 0.0)
-    node = await start("stay", drain_timeout_s=0.0)
+async def test_workers_that_stay_too_long_lose_their_lifeline(start: Start) -> None:
+    node = await start("stay", patience_s=0.0)
     await wait(node.ready)
     node.supervisor.drain()
     await node.reports.until("lifeline cut", 2)

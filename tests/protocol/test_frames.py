@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -128,6 +129,23 @@ def test_a_new_max_frame_counts_for_bytes_that_are_here_already() -> None:
     assert reader.next_frame() == Frame(1, 0, 0, b"")
     reader.max_frame = 54
     assert reader.next_frame() == Frame(2, 0, 0, bytes(50))
+
+
+def test_what_was_taken_is_let_go_of() -> None:
+    """A megabyte in all, a frame at a time: the reader holds a frame or two."""
+    frame = encode_payload(0x10, bytes(10_000))
+    reader = FrameReader(MAX_FRAME)
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            reader.feed(frame + frame[:5])
+            reader.next_frame()
+            reader.feed(frame[5:])
+            reader.next_frame()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100_000
 
 
 @given(messages)

@@ -6,6 +6,8 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.protocol import messages as m
 from gateway.protocol.errors import Code, LocalProtocolError, ProtocolError
@@ -407,6 +409,7 @@ def test_the_servers_ping_keeps_its_own_rid() -> None:
     assert client.unanswered == 1
     client.receive_bytes(server.send_error(ProtocolError(Code.EXPIRED, "expired"), rid=77))
     assert client.next_event() == Received(Op.ERROR, 77, m.Error(201, "expired"), Op.REAUTH)
+    assert (client.state, server.state) == (LIVE, LIVE)
 
 
 # ---------------------------------------------------------------------------------------------------- sizes
@@ -468,3 +471,23 @@ def test_a_whole_conversation_fed_byte_by_byte_is_the_same_conversation() -> Non
                 server.send(Op.WELCOME, WELCOME)
     assert seen == [Op.HELLO, Op.PING]
     assert server.state is CLOSING
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 255), st.integers(0, 3), st.integers(0, 3), st.binary(max_size=12)), max_size=8)
+)
+def test_whatever_a_client_sends_is_an_event_or_a_protocol_error(frames: list[tuple[int, int, int, bytes]]) -> None:
+    server = Session(Side.SERVER)
+    server.receive_bytes(encode(Op.HELLO, JWT_HELLO))
+    server.next_event()
+    server.send(Op.WELCOME, WELCOME)
+    server.receive_bytes(b"".join(encode_payload(op, body, rid=rid, flags=flags) for op, flags, rid, body in frames))
+    seen = 0
+    try:
+        while server.next_event() is not Pause.NEED_DATA:
+            seen += 1
+    except ProtocolError as error:
+        server.send_error(error)
+        assert server.state is CLOSING
+    else:
+        assert seen == len(frames)

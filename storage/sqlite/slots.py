@@ -1,0 +1,51 @@
+"""Who owns which slot: SQL. The write lock and the transaction make each compare-and-set; nothing here races."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from gateway.protocol.identifiers import Epoch, WorkerId
+from storage.api import SlotRow
+
+_SLOTS = """
+SELECT slot, epoch, worker, incarnation, is_released FROM slots WHERE slot IN (SELECT value FROM json_each(?))
+"""
+_ACQUIRE = """
+INSERT INTO slots (slot, epoch, worker, incarnation, is_released)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ?1, ?2, 0 FROM json_each(?3) WHERE true
+ON CONFLICT (slot) DO UPDATE SET
+    epoch = excluded.epoch, worker = excluded.worker, incarnation = excluded.incarnation, is_released = 0
+"""
+_RELEASE = """
+UPDATE slots SET is_released = 1 FROM json_each(?3) AS held
+WHERE slot = json_extract(held.value, '$[0]') AND epoch = json_extract(held.value, '$[1]') AND worker = ?1 AND incarnation = ?2
+"""
+_NEVER = SlotRow(0, WorkerId(0), 0, True)
+
+
+def select_slots(connection: sqlite3.Connection, slots: Sequence[int]) -> dict[int, SlotRow]:
+    rows = connection.execute(_SLOTS, (json.dumps(list(slots)),))
+    return {
+        slot: SlotRow(epoch, WorkerId(worker), incarnation, bool(is_released))
+        for slot, epoch, worker, incarnation, is_released in rows
+    }
+
+
+def acquire_slots(
+    connection: sqlite3.Connection,
+    slots: Sequence[int],
+    owner: tuple[WorkerId, int],
+    seen: Mapping[int, SlotRow],
+) -> dict[int, Epoch]:
+    """``owner``: (worker, incarnation)."""
+    stored = select_slots(connection, slots)
+    unchanged = [slot for slot in slots if stored.get(slot, _NEVER) == seen.get(slot, _NEVER)]
+    won = {slot: Epoch(stored.get(slot, _NEVER).epoch + 1) for slot in unchanged}
+    connection.execute(_ACQUIRE, (*owner, json.dumps(list(won.items()))))
+    return won
+
+
+def release_slots(connection: sqlite3.Connection, epochs: Mapping[int, Epoch], owner: tuple[WorkerId, int]) -> None:
+    connection.execute(_RELEASE, (*owner, json.dumps(list(epochs.items()))))

@@ -1,0 +1,88 @@
+"""Heads of many chats for one device: what SYNC rests on."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.chat.heads import HeadEntry, HeadsWish, read_heads
+from gateway.chat.request import InternalOp, View
+from gateway.protocol.identifiers import ChatId
+from storage.api import StoreTimedOut
+from tests.chat.conftest import Restart
+from tests.chat.world import A1, B1, CHAT, Worker, add_chat, sent
+
+
+async def heads(worker: Worker, *chats: tuple[int, int], device: tuple[int, int] = B1) -> list[HeadEntry]:
+    return (await read_heads(worker.actors, worker.store, HeadsWish(*device, [*chats]))).entries
+
+
+async def test_a_chat_in_memory_names_its_committed_head_and_not_what_is_in_flight(worker: Worker) -> None:
+    (head,) = await sent(worker, "a")
+    worker.database.is_paused = True
+    worker.send("b")
+    await worker.settle()
+    assert await heads(worker, (CHAT, 0)) == [HeadEntry(CHAT, head, worker.actors.clock_ms, 0, 0)]
+
+
+async def test_a_chat_that_is_not_in_memory_is_read_and_not_loaded(worker: Worker, restart: Restart) -> None:
+    (head,) = await sent(worker, "a")
+    later = await restart()
+    assert await heads(later, (CHAT, 0)) == [HeadEntry(CHAT, head, worker.actors.clock_ms, 0, 0)]
+    assert (len(later.actors), later.actors.loads) == (0, 0)
+
+
+async def test_an_empty_chat_and_one_that_nobody_made_have_head_zero(worker: Worker) -> None:
+    assert await heads(worker, (CHAT, 0), (999, 0)) == [HeadEntry(CHAT, 0, 0, 0, 0), HeadEntry(999, 0, 0, 0, 0)]
+
+
+async def test_many_chats_are_answered_in_the_order_asked(worker: Worker) -> None:
+    for chat_id in (20, 21, 22):
+        add_chat(worker.database, chat_id)
+        await worker.acquire(chat_id)
+        worker.send("a", chat_id=chat_id)
+    await worker.settle()
+    entries = await heads(worker, (22, 0), (CHAT, 0), (20, 0), (21, 0))
+    assert [entry.chat_id for entry in entries] == [22, CHAT, 20, 21]
+    assert [entry.head_seq > 0 for entry in entries] == [True, False, True, True]
+
+
+async def test_what_the_device_has_acknowledged_and_the_store_does_not_know_is_told(worker: Worker) -> None:
+    one, two = await sent(worker, "a", "b")
+    worker.mark(B1, delivered=two, read=one)
+    (entry,) = await heads(worker, (CHAT, 0))
+    assert (entry.cursor_seq, entry.read_seq) == (two, one)
+    (other,) = await heads(worker, (CHAT, 0), device=A1)
+    assert (other.cursor_seq, other.read_seq) == (0, 0)
+
+
+async def test_a_record_that_the_device_has_set_makes_what_it_acknowledged_before_void(worker: Worker) -> None:
+    one, two = await sent(worker, "a", "b")
+    worker.mark(B1, delivered=two)
+    (entry,) = await heads(worker, (CHAT, 1))
+    assert entry.cursor_seq == 0
+    worker.mark(B1, delivered=one)
+    (entry,) = await heads(worker, (CHAT, 0))
+    assert entry.cursor_seq == one
+
+
+async def test_a_chat_that_is_loaded_while_the_store_is_read_tells_what_it_knows_by_then(worker: Worker) -> None:
+    """The store's answer is older than the chat's own word, which comes while the answer is under way."""
+    (head,) = await sent(worker, "a")
+    worker.actors.clock_ms += 1
+    later_chat = ChatId(30)
+    add_chat(worker.database, later_chat)
+    await worker.acquire(later_chat)
+    worker.ask(InternalOp.VIEW, View(later_chat), B1)
+    entries = await heads(worker, (CHAT, 0), (later_chat, 0))
+    assert [entry.head_seq for entry in entries] == [head, 0]
+    assert worker.actors.loaded(later_chat) is not None
+
+
+async def test_a_store_that_does_not_answer_is_told_to_who_asks(worker: Worker) -> None:
+    class Away(type(worker.store)):  # type: ignore[misc]
+        async def heads(self, chat_ids: object) -> dict[ChatId, object]:
+            raise StoreTimedOut("away")
+
+    store = Away(worker.database, worker.actors.now_ms)
+    with pytest.raises(StoreTimedOut):
+        await read_heads(worker.actors, store, HeadsWish(*B1, [(CHAT, 0)]))
