@@ -54,11 +54,11 @@ def generate() -> Iterator[tuple[Path, str]]:
 
 def _shown(default: object) -> str:
     if isinstance(default, Section):
-        return " ".join(f"{name} {getattr(default, name):,}" for name in default.__struct_fields__)
+        return " ".join(f"{name} {getattr(default, name):,g}" for name in default.__struct_fields__)
     if isinstance(default, tuple):
         return ", ".join(map(str, default)) or "none"
     if isinstance(default, int | float):
-        return f"{default:,}"
+        return f"{default:,g}" if isinstance(default, float) else f"{default:,}"
     return f"`{default}`" if default else "none"
 
 

@@ -138,7 +138,7 @@ def _value(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, float):
-        return repr(value)
+        return repr(value).removesuffix(".0")
     return json.dumps(value, ensure_ascii=False)  # TOML's integers, booleans and basic strings are JSON's
 
 

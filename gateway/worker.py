@@ -278,7 +278,6 @@ class Worker:
         for user_id, device_id, old_session_id, new_session_id in replaced:
             session = self.sessions.of_device(user_id, device_id)
             if session is not None and session.session_id == old_session_id:
-                self.metrics.replaced += 1
                 self.gate.end_session(session, Code.REPLACED, "a newer session of this device", new_session_id)
         self.pump.flush_soon()
 
@@ -306,6 +305,7 @@ class Worker:
         metrics = self.metrics
         metrics.actors, metrics.actor_loads = len(self.actors), self.actors.loads
         metrics.actor_evictions, metrics.forwarded = self.actors.evictions, self.router.forwarded
+        metrics.duplicates = self.actors.duplicates
         collector = WorkerCollector(
             metrics, kernel=self.kernel.statistics, store=self.store.statistics, links=self.links.statistics
         )

@@ -214,6 +214,7 @@ class ChatActor:
             if error is not None:
                 request.refuse(Code.UNAVAILABLE, "the store did not answer", retry_after_ms=1000)
             elif row is not None and row.seq <= self.head:
+                self._environment.duplicates += 1
                 answer_resend(request, self.chat_id, row.seq, row.prev_seq, row.time_ms, row.digest == digest_of(send))
             else:
                 continue
@@ -227,6 +228,7 @@ class ChatActor:
             if draft.is_full:
                 break
             draft.take(self._queue.popleft())
+        self._environment.duplicates += draft.duplicates
         if draft.rows:
             self._draft = draft
             self._environment.append(draft.batch())

@@ -57,6 +57,7 @@ class Actors:
         self.marks = WriteBehind(around.store, self._push_receipt, around.flush)
         self.loads = 0
         self.evictions = 0
+        self.duplicates = 0
         self._around = around
         self._store = around.store
         self._actors: OrderedDict[ChatId, ChatActor] = OrderedDict()
@@ -167,6 +168,10 @@ class Actors:
         """For what happens outside of a dispatch: advance, and flush."""
         self.advance_dirty()
         self._around.flush()
+        if self._sent or self._committed_rows:
+            self._around.on_sent(self._sent, self._committed_rows)
+            self._sent.clear()
+            self._committed_rows = 0
 
     def append(self, batch: Batch) -> None:
         self._store.append(batch, self._on_appended)
@@ -193,9 +198,6 @@ class Actors:
                 log.warning("batch_not_stored", chat_id=batch.chat_id, rows=len(batch.rows), error=str(error))
             actor.batch_ended(batch, error)
         self.finish_cycle()
-        self._around.on_sent(self._sent, self._committed_rows)
-        self._sent.clear()
-        self._committed_rows = 0
 
     def sent(self, request: Request) -> None:
         self._sent.append(request.received_s)

@@ -56,6 +56,8 @@ class Draft:
         self._counter = counter_of(log.head)
         self._prev_seq = log.head
         self._drafted: dict[tuple[int, bytes], DraftedRow] = {}
+        self.duplicates = 0
+        """Resends that were answered from memory."""
         self.chat = log.chat
         self.members = log.members
         self.rows: list[DraftedRow] = []
@@ -90,6 +92,7 @@ class Draft:
         digest = digest_of(send)
         known = self._log.ids.get(key)
         if known is not None:
+            self.duplicates += 1
             answer_resend(request, send.chat_id, known.seq, known.prev_seq, known.time_ms, known.digest == digest)
             return
         drafted = self._drafted.get(key)

@@ -28,6 +28,9 @@ class Environment(Protocol):
     room: Room
     locator: Locator
     postman: Postman
+    duplicates: int
+    """Resends recognised so far (for the metrics)."""
+
     @property
     def marks(self) -> Marks: ...
 

@@ -186,6 +186,8 @@ class Gate:
 
     def end_session(self, session: Session, code: Code, message: str, detail: object = None) -> None:
         """ERROR with a code that ends, and the end."""
+        if code == Code.REPLACED:
+            self._parts.metrics.replaced += 1
         self.forget(session)
         self._parts.replies.end_with_error(session.conn, code, message, detail)
 
@@ -221,6 +223,7 @@ class Gate:
         """A request's message, of good types and values, within its device's rate."""
         message: msgspec.Struct = decode(CLIENT_OPS[op], body)
         validate(message)
+        self._parts.metrics.requests[op.name.lower()] += 1
         if op not in NEVER_REFUSED:
             limits = self._parts.limits
             wait_s = limits.device_requests.take((session.user_id, session.device_id), self._now_s)

@@ -194,6 +194,7 @@ class Greeter:
         session.window = welcome.window
         self._waiting.discard(greeting.conn)
         house.sessions.add(session)
+        house.metrics.sessions += 1
         house.kernel.admit(
             greeting.conn,
             max_frame=welcome.max_frame,

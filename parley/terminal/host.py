@@ -11,6 +11,7 @@ restored first.
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -51,8 +52,11 @@ async def _host(app: Application[None], main: Callable[[], Awaitable[None]], lea
     try:
         if not over.done():
             await app.run_async()
-    except EOFError:  # the terminal is gone
-        pass
+    except EOFError:
+        pass  # the terminal is gone: there is nobody to tell
+    except OSError as error:
+        if error.errno != errno.EIO:  # so says a write to a terminal that is gone
+            raise
     finally:
         leave()
         outcome = await over

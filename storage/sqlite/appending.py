@@ -18,25 +18,27 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
+from gateway.protocol.identifiers import COUNTER_BITS
 from storage.api import SLOTS, Batch, Message, SlotLost, StoreConflict, StoreError, slot_of
 from storage.sqlite.chats import apply_change
 from storage.sqlite.connection import CONTENT_ERRORS, savepoint, translate
 from storage.sqlite.messages import between
+from storage.sqlite.rows import field, fields, pack
 
+_OFFSET, _ID_SIZE, _DIGEST_SIZE, _BODY_SIZE = (field(index) for index in (8, 9, 10, 11))
 _INSERT = f"""
 INSERT INTO messages (chat_id, seq, prev_seq, sender_id, sender_device, time_ms, kind, target_seq,
                       client_msg_id, digest, body)
-SELECT json_extract(v, '$[0]'),
-       CASE WHEN EXISTS (SELECT 1 FROM slots WHERE slot = json_extract(v, '$[0]') & {SLOTS - 1} AND epoch = json_extract(v, '$[1]') >> 40)
-            THEN json_extract(v, '$[1]') END,
-       json_extract(v, '$[2]'), json_extract(v, '$[3]'), json_extract(v, '$[4]'), json_extract(v, '$[5]'), json_extract(v, '$[6]'), json_extract(v, '$[7]'),
-       substr(?2, json_extract(v, '$[8]'), json_extract(v, '$[9]')),
-       substr(?2, json_extract(v, '$[8]') + json_extract(v, '$[9]'), json_extract(v, '$[10]')),
-       substr(?2, json_extract(v, '$[8]') + json_extract(v, '$[9]') + json_extract(v, '$[10]'), json_extract(v, '$[11]'))
-FROM (SELECT value AS v FROM json_each(?1))
-"""
+SELECT {field(0)},
+       CASE WHEN EXISTS (SELECT 1 FROM slots WHERE slot = {field(0)} & {SLOTS - 1}
+                                               AND epoch = {field(1)} >> {COUNTER_BITS})
+            THEN {field(1)} END,
+       {fields(2, 3, 4, 5, 6, 7)},
+       substr(?2, {_OFFSET}, {_ID_SIZE}),
+       substr(?2, {_OFFSET} + {_ID_SIZE}, {_DIGEST_SIZE}),
+       substr(?2, {_OFFSET} + {_ID_SIZE} + {_DIGEST_SIZE}, {_BODY_SIZE})
+FROM json_each(?1)
+"""  # noqa: S608
 _EPOCH = "SELECT epoch FROM slots WHERE slot = ?"
 
 
@@ -50,7 +52,7 @@ def insert_rows(connection: sqlite3.Connection, rows: Iterable[Message]) -> None
         numbers.append((chat_id, seq, prev_seq, sender_id, device_id, time_ms, kind, target_seq, offset, *sizes))
         parts += (id_, digest, body)
         offset += sum(sizes)
-    connection.execute(_INSERT, (msgspec.json.encode(numbers).decode(), b"".join(parts)))
+    connection.execute(_INSERT, (pack(numbers), b"".join(parts)))
 
 
 def append_one(connection: sqlite3.Connection, batch: Batch) -> StoreError | SlotLost | None:

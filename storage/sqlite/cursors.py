@@ -1,4 +1,4 @@
-"""Watermarks and cursors: SQL. Many rows travel as one JSON text, for the reason given in ``appending.py``."""
+"""Watermarks and cursors: SQL. Many rows travel as one JSON text."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from collections.abc import Mapping, Sequence
 
 from gateway.protocol.identifiers import ChatId, DeviceId, Seq, UserId
 from storage.api import Watermark
+from storage.sqlite.rows import fields, pack
 
-_RAISE_WATERMARKS = """
+_RAISE_WATERMARKS = f"""
 INSERT INTO watermarks (chat_id, user_id, delivered_seq, read_seq)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]') FROM json_each(?) WHERE true
+SELECT {fields(0, 1, 2, 3)} FROM json_each(?) WHERE true
 ON CONFLICT (chat_id, user_id) DO UPDATE SET
     delivered_seq = max(delivered_seq, excluded.delivered_seq), read_seq = max(read_seq, excluded.read_seq)
-"""
-_RAISE_CURSORS = """
+"""  # noqa: S608
+_RAISE_CURSORS = f"""
 INSERT INTO cursors (user_id, device_id, chat_id, seq)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]') FROM json_each(?) WHERE true
+SELECT {fields(0, 1, 2, 3)} FROM json_each(?) WHERE true
 ON CONFLICT (user_id, device_id, chat_id) DO UPDATE SET seq = max(seq, excluded.seq)
-"""
-_SET_CURSORS = """
+"""  # noqa: S608
+_SET_CURSORS = f"""
 INSERT INTO cursors (user_id, device_id, chat_id, seq)
-SELECT ?, ?, json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?) WHERE true
+SELECT ?, ?, {fields(0, 1)} FROM json_each(?) WHERE true
 ON CONFLICT (user_id, device_id, chat_id) DO UPDATE SET seq = excluded.seq
-"""
+"""  # noqa: S608
 _WATERMARKS = """
 SELECT chat_id, user_id, delivered_seq, read_seq FROM watermarks
 WHERE user_id = ? AND chat_id IN (SELECT value FROM json_each(?))
@@ -32,7 +33,7 @@ WHERE user_id = ? AND chat_id IN (SELECT value FROM json_each(?))
 
 
 def raise_watermarks(connection: sqlite3.Connection, marks: Sequence[tuple[ChatId, Watermark]]) -> None:
-    connection.execute(_RAISE_WATERMARKS, (json.dumps([(chat_id, *mark) for chat_id, mark in marks]),))
+    connection.execute(_RAISE_WATERMARKS, (pack([(chat_id, *mark) for chat_id, mark in marks]),))
 
 
 def select_watermarks(connection: sqlite3.Connection, user_id: int, chat_ids: Sequence[int]) -> dict[ChatId, Watermark]:
@@ -48,7 +49,7 @@ def select_chat_watermarks(connection: sqlite3.Connection, chat_id: int) -> list
 
 
 def raise_cursors(connection: sqlite3.Connection, cursors: Sequence[tuple[UserId, DeviceId, ChatId, Seq]]) -> None:
-    connection.execute(_RAISE_CURSORS, (json.dumps(cursors),))
+    connection.execute(_RAISE_CURSORS, (pack(cursors),))
 
 
 def set_cursors(
@@ -56,7 +57,7 @@ def set_cursors(
 ) -> None:
     if is_complete:
         connection.execute("DELETE FROM cursors WHERE user_id = ? AND device_id = ?", device)
-    connection.execute(_SET_CURSORS, (*device, json.dumps(list(cursors.items()))))
+    connection.execute(_SET_CURSORS, (*device, pack(list(cursors.items()))))
 
 
 def select_cursors(connection: sqlite3.Connection, user_id: int, device_id: int) -> dict[ChatId, Seq]:

@@ -6,15 +6,13 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from gateway.protocol.identifiers import ChatId, Seq
+from gateway.protocol.identifiers import ID_LIMIT, ChatId
 from storage.api import TAIL_ROWS, Head, Message, OpenedChat, SlotLost, slot_of
 from storage.sqlite.chats import select_chat
 from storage.sqlite.connection import snapshot
 from storage.sqlite.cursors import select_chat_watermarks
 
-_COLUMNS = (
-    "chat_id, seq, prev_seq, sender_id, sender_device, time_ms, kind, body, client_msg_id, target_seq, digest"
-)
+_COLUMNS = "chat_id, seq, prev_seq, sender_id, sender_device, time_ms, kind, body, client_msg_id, target_seq, digest"
 _OLDEST = f"SELECT {_COLUMNS} FROM messages WHERE chat_id = ? AND seq > ? AND seq < ? ORDER BY seq LIMIT ?"
 _NEWEST = f"SELECT {_COLUMNS} FROM messages WHERE chat_id = ? AND seq > ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 _SENT = (
@@ -38,8 +36,9 @@ def select_messages(
     connection: sqlite3.Connection, chat_id: ChatId, bounds: tuple[int, int], limit: int, is_newest_first: bool
 ) -> list[Message]:
     """``bounds``: (after_seq, before_seq), both exclusive."""
-    statement = _NEWEST if is_newest_first else _OLDEST
-    return [Message._make(row) for row in connection.execute(statement, (chat_id, *bounds, max(0, limit)))]
+    after_seq, before_seq = bounds
+    parameters = (chat_id, after_seq, min(before_seq, ID_LIMIT - 1), max(0, limit))
+    return [Message._make(row) for row in connection.execute(_NEWEST if is_newest_first else _OLDEST, parameters)]
 
 
 def select_sent(
@@ -73,5 +72,5 @@ def select_opened_chat(connection: sqlite3.Connection, chat_id: ChatId, epoch: i
         if found is None:
             return None
         watermarks = select_chat_watermarks(connection, chat_id)
-        tail = select_messages(connection, chat_id, (0, (1 << 63) - 1), TAIL_ROWS, True)
+        tail = select_messages(connection, chat_id, (0, ID_LIMIT), TAIL_ROWS, True)
     return OpenedChat(*found, watermarks, tail, ())

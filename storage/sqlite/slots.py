@@ -8,20 +8,21 @@ from collections.abc import Mapping, Sequence
 
 from gateway.protocol.identifiers import Epoch, WorkerId
 from storage.api import SlotRow
+from storage.sqlite.rows import field, fields, pack
 
 _SLOTS = """
 SELECT slot, epoch, worker, incarnation, is_released FROM slots WHERE slot IN (SELECT value FROM json_each(?))
 """
-_ACQUIRE = """
+_ACQUIRE = f"""
 INSERT INTO slots (slot, epoch, worker, incarnation, is_released)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), ?1, ?2, 0 FROM json_each(?3) WHERE true
+SELECT {fields(0, 1)}, ?1, ?2, 0 FROM json_each(?3) WHERE true
 ON CONFLICT (slot) DO UPDATE SET
     epoch = excluded.epoch, worker = excluded.worker, incarnation = excluded.incarnation, is_released = 0
-"""
-_RELEASE = """
+"""  # noqa: S608
+_RELEASE = f"""
 UPDATE slots SET is_released = 1 FROM json_each(?3) AS held
-WHERE slot = json_extract(held.value, '$[0]') AND epoch = json_extract(held.value, '$[1]') AND worker = ?1 AND incarnation = ?2
-"""
+WHERE slot = {field(0, "held.value")} AND epoch = {field(1, "held.value")} AND worker = ?1 AND incarnation = ?2
+"""  # noqa: S608
 _NEVER = SlotRow(0, WorkerId(0), 0, True)
 
 
@@ -43,9 +44,9 @@ def acquire_slots(
     stored = select_slots(connection, slots)
     unchanged = [slot for slot in slots if stored.get(slot, _NEVER) == seen.get(slot, _NEVER)]
     won = {slot: Epoch(stored.get(slot, _NEVER).epoch + 1) for slot in unchanged}
-    connection.execute(_ACQUIRE, (*owner, json.dumps(list(won.items()))))
+    connection.execute(_ACQUIRE, (*owner, pack(list(won.items()))))
     return won
 
 
 def release_slots(connection: sqlite3.Connection, epochs: Mapping[int, Epoch], owner: tuple[WorkerId, int]) -> None:
-    connection.execute(_RELEASE, (*owner, json.dumps(list(epochs.items()))))
+    connection.execute(_RELEASE, (*owner, pack(list(epochs.items()))))
