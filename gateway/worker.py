@@ -90,7 +90,7 @@ class Worker:
         self.locations = Locations(self.directory, self.finish_cycle)
         self.slots = Slots(store, identity.worker_id, identity.incarnation, self.directory, self.links)
         self._make_chats()
-        self._make_gate()
+        self._make_gate(max_clients)
         self._wire()
         self._drain = trio.Event()
 
@@ -100,18 +100,25 @@ class Worker:
         chat = self.config.chat
         room = Room(chat.max_members, chat.max_actors, chat.max_queued_requests, chat.max_remembered_ids)
         around = Surroundings(
-            self.store, self.locations, self, room, self.flush, self._on_sent, lambda slot, epoch: self.slots.lost(slot, epoch)
+            store=self.store,
+            locator=self.locations,
+            postman=self,
+            room=room,
+            flush=self.flush,
+            on_sent=self._on_sent,
+            on_slot_lost=lambda slot, epoch: self.slots.lost(slot, epoch),
+            on_moved=lambda chat_id, request: self.router.take_back(chat_id, request),
         )
         self.actors = Actors(around)
         self.router = Router(self.links, self.slots, self.actors)
         self.heads = Heads(self.links, self.router, self.actors, self.locations, self.store)
 
-    def _make_gate(self) -> None:
+    def _make_gate(self, max_clients: int) -> None:
         config, kernel = self.config, self.kernel
         self.replies = Replies(kernel, self.metrics, lambda session: self.gate.forget(session))
         self.pushes = Pushes(kernel, self.sessions, self.metrics, self.heads.tell_gone)
         self.folding = Folding(self.router, self.finish_cycle)
-        self.greeter = Greeter(self._gatehouse())
+        self.greeter = Greeter(self._gatehouse(max_clients))
         self.gate = Gate(
             Parts(
                 kernel=kernel,
@@ -133,7 +140,7 @@ class Worker:
         )
         self.keeping = Keeping(kernel, self.gate, self.greeter, self.sessions, self.replies)
 
-    def _gatehouse(self) -> Gatehouse:
+    def _gatehouse(self, max_clients: int) -> Gatehouse:
         limits = self.config.limits
         return Gatehouse(
             kernel=self.kernel,
@@ -147,6 +154,8 @@ class Worker:
             address_connects=Buckets(_rate(limits.address_connects), limits.max_tracked),
             user_connects=Buckets(_rate(limits.user_connects), limits.max_tracked),
             leeway_s=self.config.auth.leeway_s,
+            max_clients=max_clients,
+            handle=lambda conn, op, tag, body: self.gate.on_event(conn, op, tag, body),
             finish_cycle=self.finish_cycle,
             end_session=lambda session, code, message, detail: self.gate.end_session(session, code, message, detail),
         )

@@ -1,6 +1,6 @@
 """What people touch of Parley: a client library (``parley.connect``) and the command ``parley``."""
 
-from parley.client import ChatChange, Client, connect
+from parley.client import ChatChange, Client, Statistics, connect
 from parley.errors import (
     BrokenStore,
     CannotConnect,
@@ -82,6 +82,7 @@ __all__ = [
     "Sent",
     "SignedOut",
     "Snapshot",
+    "Statistics",
     "StayedAway",
     "StoredSend",
     "Synced",

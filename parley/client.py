@@ -38,6 +38,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -124,6 +125,15 @@ class Events:
             raise StopAsyncIteration from None
 
 
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How full the client's queues are, and how many hints did not fit (see ``parley.events``)."""
+
+    waiting_events: int
+    unsent_messages: int
+    lost_hints: int
+
+
 class Client:
     """A connected device. Made by ``connect``; all methods belong to the same Trio run.
 
@@ -152,6 +162,10 @@ class Client:
     @property
     def is_connected(self) -> bool:
         return self._lifecycle.session is not None
+
+    def statistics(self) -> Statistics:
+        inbox = self._lifecycle.inbox
+        return Statistics(inbox.waiting_count, len(self._lifecycle.outbox), inbox.lost_hints)
 
     # Events
 

@@ -28,6 +28,7 @@ class Connection:
         self._unsent = bytearray()
         self._unsent_some = trio.Event()
         self._unsent_room = trio.Event()
+        self._written = trio.Event()
         self._is_torn = False
         self.last_received_at = self.last_sent_at = trio.current_time()
 
@@ -87,7 +88,14 @@ class Connection:
             try:
                 await self._stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return False
+                break
             self._is_torn = False
             self.last_sent_at = trio.current_time()
+        self._written.set()
         return not self._is_torn
+
+    async def wait_written(self) -> None:
+        """Until what is posted now was sent, or cannot be."""
+        self._written = trio.Event()
+        self._unsent_some.set()
+        await self._written.wait()

@@ -21,14 +21,14 @@ _PROTOCOL = 1
 class Ending:
     """Why a connection ended. ``code`` None: the server did not say, which counts as 501.
 
-    ``lasted_s`` counts from WELCOME; 0: there was none. ``not_before``: the Trio time at which GOAWAY asks for the next
-    connection.
+    ``lasted_s`` counts from WELCOME; None: there was none. ``not_before``: the Trio time at which GOAWAY asks for the
+    next connection.
     """
 
     code: int | None
     reason: str
     retry_after_ms: int | None = None
-    lasted_s: float = 0.0
+    lasted_s: float | None = None
     not_before: float | None = None
 
     @classmethod
@@ -72,7 +72,7 @@ class Judge:
     def next_step(self, ending: Ending, token_age_s: float) -> Step:
         """Once for each ending."""
         code = Code.UNAVAILABLE if ending.code is None else ending.code
-        self._failures = 0 if ending.lasted_s >= STABLE_SESSION_S else self._failures + 1
+        self._failures = 0 if (ending.lasted_s or 0.0) >= STABLE_SESSION_S else self._failures + 1
         self._protocol_ends = self._protocol_ends + 1 if code // 100 == _PROTOCOL else 0
         step = _STEPS[after_end(code, protocol_ends=self._protocol_ends, token_age_s=token_age_s)]
         if step in (Step.RENEW_TOKEN, Step.RENEW_TOKEN_LATER) and not self._can_renew_token:

@@ -60,10 +60,10 @@ class Inbox:
         """A message of the log, by push or as the answer to SEND."""
         log = self._log_of(message.chat_id)
         held = log.held_count
-        if self._has_room or log.shown is None:
+        if self._has_room:
             log.add(Entry(message.seq, prev_seq, self._event_of(message)))
         else:
-            log.note(message.seq)
+            log.note_gap(prev_seq, message.seq + 1)
         if not self.is_syncing:
             log.settle()
         self._show(message.chat_id, log, held)
@@ -163,6 +163,10 @@ class Inbox:
         item, self._unacknowledged = self._unacknowledged, None
         if item is not None:
             self.cursors.advance(item.chat_id, item.seq)
+
+    @property
+    def waiting_count(self) -> int:
+        return len(self._queue)
 
     # Inside
 

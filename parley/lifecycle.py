@@ -49,7 +49,7 @@ class Lifecycle:
         self._dialer = dialer
         self._credentials = credentials
         self._options = options
-        self._uniform = random.Random().uniform  # noqa: S311 - spreads clients over time, keeps no secret
+        self._uniform = random.Random().uniform  # spreads clients over time, keeps no secret
         self._judge = Judge(self._uniform, can_renew_token=credentials.has_source)
         self._sender = Sender(self.outbox, self.inbox, self.journal)
         self._absence: NotConnected | None = None  # set while no session will come by itself
@@ -86,7 +86,7 @@ class Lifecycle:
             self._is_done = True
             self._nudge.set()
             if self.session is not None:
-                self.session.end(Ending(Code.NORMAL, "closed by the application"))
+                await self.session.leave("closed by the application")
             await self._over.wait()
         self._leave(NotConnected("the client was closed"))
         self.inbox.end()
@@ -113,7 +113,8 @@ class Lifecycle:
 
     def reconnect(self) -> None:
         """Do not wait any longer for the next attempt. Nothing to do while connected."""
-        self._nudge.set()
+        if self.session is None:
+            self._nudge.set()
 
     def acknowledge(self) -> None:
         """ACK what was saved. Without a session there is no need: the next one's SYNC carries the cursors."""
@@ -156,8 +157,6 @@ class Lifecycle:
         finally:
             self.session = None
             self.outbox.connection_lost()
-        if ending.code == Code.NORMAL:
-            await session.say_close(Code.NORMAL, ending.reason)
         self._dialer.prefer(session.next_addresses)
         return replace(ending, lasted_s=session.lasted_s, not_before=session.moves_at)
 
@@ -203,7 +202,7 @@ class Lifecycle:
 
     def _was_resume_refused(self, ending: Ending) -> bool:
         """The resume token was no good: the JWT is still untried, and goes at once."""
-        is_refusal = ending.lasted_s == 0.0 and ending.code in (Code.UNAUTHENTICATED, Code.EXPIRED)
+        is_refusal = ending.lasted_s is None and ending.code in (Code.UNAUTHENTICATED, Code.EXPIRED)
         if not is_refusal or self._credentials.resume_token is None:
             return False
         self._forget_resume_token()

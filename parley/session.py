@@ -85,12 +85,14 @@ class Session:
         await self._moving.wait()
         await trio.sleep_until(self.moves_at or 0.0)
 
-    async def say_close(self, code: Code, message: str) -> None:
-        """The last frame, after ``run``; not waited for longer than CLOSE_S."""
-        if not self.connection.is_over:
-            self.connection.post(Op.CLOSE, wire.Close(code, message))
+    async def leave(self, reason: str) -> None:
+        """Say CLOSE, after what was posted before, and end. Waits CLOSE_S at most for the bytes to go out."""
+        if self._ending is None:
+            self._ending = Ending(Code.NORMAL, reason)
+            self.connection.post(Op.CLOSE, wire.Close(Code.NORMAL, reason))
             with trio.move_on_after(CLOSE_S):
-                await self.connection.flush()
+                await self.connection.wait_written()
+        self._scope.cancel()
 
     async def _read(self, dispatch: Callable[[Received], None]) -> None:
         while self._ending is None:

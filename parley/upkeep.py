@@ -10,7 +10,6 @@ from contextlib import suppress
 import trio
 
 from gateway.protocol import messages as wire
-from gateway.protocol.errors import Code
 from gateway.protocol.messages import Op
 from gateway.protocol.validation import AUTH_JWT
 from parley.credentials import Credentials
@@ -62,7 +61,7 @@ class KeepAlive:
 async def move_on_goaway(session: Session) -> None:
     """Serve until the moment that was drawn at GOAWAY, then leave."""
     await session.wait_move()
-    session.end(Ending(Code.NORMAL, "moving, as the server asked"))
+    await session.leave("moving, as the server asked")
 
 
 async def tell_read(session: Session, marks: ReadMarks) -> None:

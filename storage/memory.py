@@ -209,7 +209,7 @@ class MemoryStore:
         won: dict[int, Epoch] = {}
         for slot in slots:
             row = database.slots.get(slot, NO_SLOT)
-            if row == seen.get(slot, NO_SLOT):
+            if row == seen.get(slot, NO_SLOT) or max(row.epoch, seen.get(slot, NO_SLOT).epoch) == 0:
                 won[slot] = Epoch(row.epoch + 1)
                 database.slots[slot] = SlotRow(row.epoch + 1, worker, incarnation, False)
         return won

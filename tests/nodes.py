@@ -16,6 +16,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from parley.tokens import Identity, Mint
@@ -103,6 +105,13 @@ class NodeProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+
+    @contextlib.contextmanager
+    def stopping(self) -> Iterator[Callable[[], int]]:
+        """SIGTERM now; what is yielded waits for the end and returns its exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        yield partial(self._process.wait, STOP_TIMEOUT_S)
 
     def kill(self) -> None:
         """SIGKILL to the supervisor alone; its workers must end by themselves."""

@@ -7,7 +7,7 @@ An actor serves one chat under one tenure. Requests come in through ``submit`` a
 Its life is: loading → open → closed.
 
 Loading. Nothing is known yet; everything waits. The registry reads the chat through ``open_chat``, which fences what
-earlier owners may still write, and calls ``opened`` (or ``close`` with the reason, which is the answer to all who wait).
+earlier owners may still write, and calls ``opened`` (or ``close``, and answers all who wait).
 
 Open. ``advance`` is called once a cycle for every actor that something happened to, never per request: sixteen SENDs of
 one read of a socket become one batch. It drafts the queue's head into rows (``draft.py``) and appends them. *One batch is
@@ -26,7 +26,8 @@ The end of a batch:
                     a later try says: that nothing was stored by one call says nothing about the one before it. The
                     queue is bounded, so that a store that is away costs refusals, not memory.
   StoreConflict     our bug. Everybody is answered 500, and the chat is read anew.
-  SlotLost          somebody else owns the chat. Everybody is answered 502 and the actor closes for good.
+  SlotLost          somebody else owns the chat, and nothing of the batch counts. The actor closes for good; who waits is
+                    sent on to the next owner.
 After every answer of the store the tenure is asked first: past it, nothing leaves.
 
 Going out. SENT to the sender and MSG to everybody else leave in the order of the log, also on one connection: who has
@@ -35,7 +36,7 @@ directory never blocks the next batch, only its delivery. Each row goes to those
 than the present one while a change of membership is on its way out. Rows of one sender that end together are glued into one push:
 the cost of a push is per connection, not per row.
 
-Closed. Every waiting request was answered; a late answer of the store is ignored.
+Closed. Every waiting request was handed back; a late answer of the store is ignored.
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ class ChatActor:
         self._outgoing.extend(DraftedRow(row, []) for row in reversed(opened.adopted))
         self._deliver()
 
-    def close(self, code: Code, message: str) -> None:
-        """Serve no more, for good; ``code`` answers everybody who waits. What is committed has gone out or is in the log."""
+    def close(self) -> list[Request]:
+        """Serve no more, for good. Returns who still waits, oldest first; what is committed has gone out or is in the log."""
         self.is_closed = True
         self._route = None
         waiting = [request for drafted in self._outgoing for request in drafted.waiters] + [*self._queue]
@@ -151,8 +152,7 @@ class ChatActor:
         if self._draft is not None:
             waiting = _waiters(self._draft) + waiting
             self._draft = None
-        for request in waiting:
-            request.refuse(code, message)
+        return waiting
 
     def submit(self, request: Request) -> None:
         """Take a request. It is answered now, or in order when ``advance`` comes to it."""
@@ -294,7 +294,7 @@ class ChatActor:
             return unknown_users(locator, (u for u, m in self.members.items() if not 0 < m.left_seq < first))
         if route is not None and route.is_complete and route.version == locator.version:
             return []
-        return unknown_users(locator, self._audience())
+        return unknown_users(locator, self.audience())
 
     def _located(self, asked: frozenset[int]) -> None:
         self._is_locating = False
@@ -327,7 +327,7 @@ class ChatActor:
     def route(self) -> Route:
         """To all members' devices, as far as known."""
         if self._route is None or self._route.version != self._environment.locator.version:
-            self._route = plan_route(self._environment.locator, self._audience())
+            self._route = plan_route(self._environment.locator, self.audience())
         return self._route
 
     def _route_at(self, seq: int) -> Route:
@@ -335,7 +335,8 @@ class ChatActor:
         audience = [u for u, m in self.members.items() if m.joined_seq <= seq and not 0 < m.left_seq < seq]
         return plan_route(self._environment.locator, audience)
 
-    def _audience(self) -> list[int]:
+    def audience(self) -> list[int]:
+        """Who is in now."""
         return [user_id for user_id, member in self.members.items() if is_in(member)]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -21,6 +21,7 @@ from gateway.chat.marks import WriteBehind
 from gateway.chat.membership import is_in
 from gateway.chat.ports import Locator, Postman, Room, Tenure
 from gateway.chat.request import Request
+from gateway.chat.route import push_sign
 from gateway.protocol.errors import Code
 from gateway.protocol.identifiers import ChatId, Epoch, UserId
 from gateway.protocol.messages import ChatKind, ReceiptKind, Send
@@ -45,6 +46,8 @@ class Surroundings(NamedTuple):
     """Told after the flush: when each acknowledged SEND was received (CLOCK_MONOTONIC, s), and the rows committed."""
     on_slot_lost: Callable[[int, Epoch], None]
     """Told the slot and the epoch that is over; a later one may be held already."""
+    on_moved: Callable[[ChatId, Request], None]
+    """Takes a request that this worker can no longer serve."""
 
 
 class Actors:
@@ -254,9 +257,14 @@ class Actors:
         return [actor for actor in self._actors.values() if slot_of(actor.chat_id) in slots]
 
     def _close(self, actor: ChatActor, code: Code, message: str) -> None:
+        """MOVED: who waits is handed on to the next owner; else ``code`` is the answer."""
         if self._actors.get(actor.chat_id) is actor:
             del self._actors[actor.chat_id]
-        actor.close(code, message)
+        for request in actor.close():
+            if code == Code.MOVED:
+                self._around.on_moved(actor.chat_id, request)
+            else:
+                request.refuse(code, message, retry_after_ms=1000 if code == Code.UNAVAILABLE else None)
         self._around.flush()
 
     # ---------------------------------------------------------------------------------------------- receipts
@@ -266,10 +274,7 @@ class Actors:
         actor = self.loaded(ChatId(chat_id))
         if actor is None:
             return
-        audience: Iterable[int] = (user_id,) if kind == ReceiptKind.READ else ()
+        audience: tuple[int, ...] = (user_id,) if kind == ReceiptKind.READ else ()
         if actor.chat.kind == ChatKind.DIRECT:
             audience = (*audience, *(u for u, m in actor.members.items() if is_in(m) and u != user_id))
-        for reader in audience:
-            for place in self.locator.known(UserId(reader)) or self.locator.hint(UserId(reader)):
-                if (reader, place.device_id) != (user_id, device_id):
-                    self.postman.push(place.worker_id, [(reader, place.device_id)], frame, is_droppable=True)
+        push_sign(self.locator, self.postman, audience, frame, but=(user_id, device_id))

@@ -119,7 +119,17 @@ class Draft:
         self._prev_seq = seq
         user_id, device_id = sender
         return Message(
-            self.chat.chat_id, seq, prev_seq, user_id, device_id, self._time_ms, kind, body, client_msg_id, target, digest
+            self.chat.chat_id,
+            seq,
+            prev_seq,
+            user_id,
+            device_id,
+            self._time_ms,
+            kind,
+            body,
+            client_msg_id,
+            target,
+            digest,
         )
 
     # -------------------------------------------------------------------------------------------- membership

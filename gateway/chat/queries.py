@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gateway.chat.environment import Environment
 from gateway.chat.membership import is_in
 from gateway.chat.request import InternalOp, Mark, Request, ViewOk
+from gateway.chat.route import push_sign
 from gateway.protocol.errors import Code
 from gateway.protocol.frames import encode
 from gateway.protocol.messages import ChatInfoOk, MemberEntry, Op, Typing
@@ -60,7 +61,7 @@ def push_typing(actor: ChatActor, request: Request, environment: Environment) ->
     assert isinstance(typing, Typing)
     frame = encode(Op.TYPING, Typing(actor.chat_id, request.user_id, typing.active))
     but = (request.user_id, request.device_id)
-    actor.route().push(environment.postman, frame, but=but, is_droppable=True)
+    push_sign(environment.locator, environment.postman, actor.audience(), frame, but=but)
     request.answer(Op.OK)
 
 

@@ -6,7 +6,7 @@ locator; a hint stands in only after the directory was asked and did not answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gateway.chat.ports import Locator, Postman, Recipient
 from gateway.protocol.identifiers import UserId, WorkerId
@@ -60,3 +60,18 @@ def plan_route(locator: Locator, user_ids: Iterable[int]) -> Route:
         for place in places:
             by_worker.setdefault(place.worker_id, []).append((user_id, place.device_id))
     return Route(locator.version, by_worker, is_complete=is_complete)
+
+
+def push_sign(
+    locator: Locator, postman: Postman, user_ids: Sequence[int], frame: bytes, *, but: Recipient | None
+) -> None:
+    """A droppable frame to all devices of these users but one, once it is known where they are."""
+
+    def push() -> None:
+        plan_route(locator, user_ids).push(postman, frame, but=but, is_droppable=True)
+
+    unknown = unknown_users(locator, user_ids)
+    if unknown:
+        locator.locate_then(unknown, push)
+    else:
+        push()

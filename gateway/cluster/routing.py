@@ -4,8 +4,9 @@ Owns where a request goes: to this worker's own actors if it holds the chat's sl
 should. What cannot go anywhere yet (a slot being acquired, an owner that just died, two views of the worker set) waits
 here, in order of arrival, and goes as soon as it can.
 
-Invariants: requests of one session to one chat are handed over in the order in which they came; a request waits at most
-``PATIENCE_S``, then it is answered MOVED. A SEND whose first owner was lost is marked as a retry, because it may have been
+Invariants: requests of one session to one chat are handed over in the order in which they came (none goes to a slot's new
+owner while an old one has not answered all of them); a request waits at most ``PATIENCE_S`` for an owner, and comes back
+for another one at most for ``RETURN_S``, then it is answered MOVED. A SEND whose first owner was lost is marked as a retry, because it may have been
 committed: the next owner then looks for it before it writes.
 """
 
@@ -31,6 +32,7 @@ from storage.api import StoreError, slot_of
 
 REQUEST_OP = 0xB0
 PATIENCE_S = 5.0
+RETURN_S = 10.0
 AGAIN_S = 0.05
 MAX_WAITING = 65_536
 
@@ -55,6 +57,8 @@ class Router:
         self._actors = actors
         self._waiting: dict[int, list[tuple[ChatId, Request]]] = {}
         self._waiting_count = 0
+        self._under_way: dict[int, tuple[WorkerId, int]] = {}
+        """By slot: who was asked, and how many answers are still to come."""
         self._last_number = 0
         self._nursery: trio.Nursery | None = None
         self.forwarded = 0
@@ -69,15 +73,14 @@ class Router:
     def request(self, chat_id: ChatId, request: Request) -> None:
         """Take a request to the chat's owner. It is answered by whoever ends it."""
         slot = slot_of(chat_id)
-        if slot in self._waiting:
-            self._wait(slot, chat_id, request)
-            return
+        asked = self._under_way.get(slot)
         tenure = self._slots.tenure(slot)
-        if tenure is not None:
+        owner = self._links.me if tenure is not None else self._slots.owner_of(slot)
+        if slot in self._waiting or (asked is not None and asked[0] != owner):
+            self._wait(slot, chat_id, request)
+        elif tenure is not None:
             self._actors.submit(chat_id, tenure, request)
-            return
-        owner = self._slots.owner_of(slot)
-        if owner is None or owner == self._links.me:
+        elif owner is None or owner == self._links.me:
             self._wait(slot, chat_id, request)
         else:
             self._forward(owner, chat_id, request)
@@ -90,24 +93,39 @@ class Router:
         if request.op == InternalOp.MARK:
             self._links.send(owner, REQUEST_OP, payload)
             return
-        if not request.number:
-            self._last_number += 1
-            request.number = self._last_number
+        self._number(request)
+        slot = slot_of(chat_id)
+        self._under_way[slot] = (owner, self._under_way.get(slot, (owner, 0))[1] + 1)
         self._links.request(owner, REQUEST_OP, payload, partial(self._forwarded, chat_id, request))
 
     def _forwarded(self, chat_id: ChatId, request: Request, answer: bytes | LinkLost | LinkRefused) -> None:
+        self._came_back(slot_of(chat_id))
         if isinstance(answer, bytes):
             if request.rid:
                 request.origin.answer(request.rid, answer[0], answer[1:])
         elif isinstance(answer, LinkRefused) and answer.code != Code.MOVED:
             request.refuse(Code(answer.code), answer.message, retry_after_ms=1000)
         else:
-            if isinstance(answer, LinkLost) and answer.is_unknown and isinstance(request.message, Send):
-                request.message.retry = True
-            if time.monotonic() - request.received_s > PATIENCE_S:
-                request.refuse(Code.MOVED, "the chat's owner is changing", retry_after_ms=1000)
-                return
-            self._wait(slot_of(chat_id), chat_id, request)
+            self.take_back(chat_id, request)
+
+    def _came_back(self, slot: int) -> None:
+        owner, count = self._under_way[slot]
+        if count > 1:
+            self._under_way[slot] = (owner, count - 1)
+        else:
+            del self._under_way[slot]
+
+    def take_back(self, chat_id: ChatId, request: Request) -> None:
+        """A request whose owner has gone or let go of the chat: the next owner is to have it.
+
+        Another worker's request goes back to that worker, which keeps the order of its own.
+        """
+        if isinstance(request.origin, _LinkOrigin) or time.monotonic() - request.received_s > RETURN_S:
+            request.refuse(Code.MOVED, "the chat's owner is changing", retry_after_ms=1000)
+            return
+        if isinstance(request.message, Send):
+            request.message.retry = True
+        self._wait(slot_of(chat_id), chat_id, request)
 
     def _on_request(self, worker: WorkerId, payload: bytes, reply: Reply | None) -> None:
         """Another worker's request. It is served under a tenure or a claim of ours, never sent on: views settle by themselves."""
@@ -131,9 +149,7 @@ class Router:
         if self._waiting_count >= MAX_WAITING:
             request.refuse(Code.OVERLOADED, "too many requests wait for an owner", retry_after_ms=1000)
             return
-        if not request.number:
-            self._last_number += 1
-            request.number = self._last_number
+        self._number(request)
         self._waiting_count += 1
         if slot in self._waiting:
             self._waiting[slot].append((chat_id, request))
@@ -141,6 +157,11 @@ class Router:
         self._waiting[slot] = [(chat_id, request)]
         assert self._nursery is not None
         self._nursery.start_soon(self._settle, slot)
+
+    def _number(self, request: Request) -> None:
+        if not request.number:
+            self._last_number += 1
+            request.number = self._last_number
 
     async def _settle(self, slot: int) -> None:
         """Find out who owns the slot, then let everything that waits for it go, oldest first."""
@@ -161,7 +182,7 @@ class Router:
 
     async def _is_settled(self, slot: int) -> bool:
         owner = self._slots.owner_of(slot)
-        if owner is None:
+        if owner is None or self._under_way.get(slot, (owner, 0))[0] != owner:
             return False
         if owner != self._links.me:
             await trio.sleep(AGAIN_S)  # what came back came back for a reason: give the views time to agree

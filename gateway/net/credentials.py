@@ -59,7 +59,6 @@ class TokenVerifier:
             raise _refused("bad_token", f"not a usable token: {error}") from None
         return Identity(*_ids(claims), _expires_s(claims), SessionId(0))
 
-
     def _find_key(self, token: str, header: str) -> TokenKey:
         try:
             key = self._keys[jwt.get_unverified_header(token)["kid"]]

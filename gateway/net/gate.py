@@ -93,7 +93,7 @@ class Gate:
             Op.SEND: self._on_send,
             Op.ACK: partial(self._on_cursors, Op.ACK),
             Op.READ: partial(self._on_cursors, Op.READ),
-            Op.PING: self._ignore,
+            Op.PING: self._on_ping,
             Op.PONG: self._ignore,
             Op.STATE: self._on_state,
             Op.SYNC: self._on_sync,
@@ -162,7 +162,7 @@ class Gate:
         elif not greeter.is_waiting(conn):
             return
         elif op < ACCEPTED:
-            greeter.frame(conn, op, tag & 0xFFFF, body)
+            greeter.frame(conn, op, tag, body)
         elif op == CLOSED:
             greeter.closed(conn)
         else:
@@ -199,7 +199,6 @@ class Gate:
         if send.envelopes is not None:
             raise ProtocolError(Code.INVALID, "envelopes need device keys, which this server does not keep")
         self._check_send_rate(session, rid)
-        self._parts.metrics.sends += 1
         asker = (session.user_id, session.device_id)
         self._parts.requests.request(ChatId(send.chat_id), Request(Op.SEND, send, asker, session, rid, self._now_s))
 
@@ -266,7 +265,7 @@ class Gate:
             if rid:
                 self._kernel.send(session.conn, _error_frame(error, rid))
             return
-        session.expires_s = identity.expires_s + self._parts.config.auth.leeway_s
+        self._parts.sessions.renew(session, identity.expires_s + self._parts.config.auth.leeway_s)
         self._ok(session, rid, ReauthOk(max(0, int(identity.expires_s - time.time()))))
 
     def _on_close(self, session: Session, rid: int, body: bytes) -> None:
@@ -276,8 +275,12 @@ class Gate:
     def _on_second_hello(self, session: Session, rid: int, body: bytes) -> None:
         raise ProtocolError(Code.NOT_READY, "HELLO comes once")
 
+    def _on_ping(self, session: Session, rid: int, body: bytes) -> None:
+        """One that came behind a refused HELLO: the kernel answers only what comes after WELCOME."""
+        self._kernel.send(session.conn, encode(Op.PONG, rid=rid))
+
     def _ignore(self, session: Session, rid: int, body: bytes) -> None:
-        """PONG answers a PING of ours; PING is answered in the kernel and does not come here."""
+        """PONG answers a PING of ours."""
 
     def _on_chat(self, op: Op, session: Session, rid: int, body: bytes) -> None:
         """What the chat's owner answers by itself."""
@@ -316,13 +319,12 @@ class Gate:
         if session.sync is not None:
             raise ProtocolError(Code.CONFLICT, "a SYNC is under way on this session")
         self._parts.folding.tell()
-        session.sync = SyncRun()
+        run = SyncRun()
+        self._start(session, rid, partial(self._sync, session, rid, wish, run))
+        session.sync = run
         self._kernel.unmute(session.conn)
-        self._start(session, rid, partial(self._sync, session, rid, wish))
 
-    async def _sync(self, session: Session, rid: int, wish: Sync) -> None:
-        run = session.sync
-        assert run is not None
+    async def _sync(self, session: Session, rid: int, wish: Sync, run: SyncRun) -> None:
         try:
             with run.cancel_scope:
                 await self._parts.syncing.run(session, rid, wish)
@@ -331,7 +333,6 @@ class Gate:
 
     def _start(self, session: Session, rid: int, step: Callable[[], Awaitable[None]]) -> None:
         if self._tasks >= MAX_TASKS or self._nursery is None:
-            session.sync = None
             raise ProtocolError(Code.OVERLOADED, "too many requests are under way", retry_after_ms=1000)
         self._tasks += 1
         self._nursery.start_soon(self._run_task, session, rid, step)

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 PROTO = 1
 ADMIT_TRIES = 3
+MAX_HELD_FRAMES = 64
+FULL_RETRY_MS = 5_000
+HeldFrame = tuple[int, int, bytes]
+"""(op, tag, body), as the kernel delivers it."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +57,10 @@ class Gatehouse(NamedTuple):
     user_connects: Buckets[int]
     leeway_s: int
     """A session ends so long after its credential."""
+    max_clients: int
+    """Connections of clients at once. The kernel holds more: links, and connections that are being ended."""
+    handle: Callable[[int, int, int, bytes], None]
+    """A frame of a session: (conn, op, tag, body)."""
     finish_cycle: Callable[[], None]
     end_session: Callable[[Session, Code, str, object], None]
 
@@ -75,8 +83,9 @@ class Greeter:
 
     def __init__(self, house: Gatehouse) -> None:
         self._house = house
-        self._waiting: set[int] = set()
-        """Connections without a session."""
+        self._waiting: dict[int, list[HeldFrame] | None] = {}
+        """Connections without a session. A list: its HELLO was refused and may be said again, and these frames came
+        behind the refused one; they are handled after WELCOME."""
         self._asking: list[Greeting] = []
         self._last_session_id = 0
         self._nursery: trio.Nursery | None = None
@@ -88,6 +97,9 @@ class Greeter:
             await trio.sleep_forever()
 
     def accepted(self, conn: int, address: bytes, now_s: float) -> None:
+        if len(self._waiting) + len(self._house.sessions) >= self._house.max_clients:
+            self._house.replies.end(conn, Code.OVERLOADED, "the node is full", retry_after_ms=FULL_RETRY_MS)
+            return
         wait_s = self._house.address_connects.take(address, now_s) if address else 0.0
         if wait_s:
             self._house.metrics.rate_limited["connect"] += 1
@@ -95,33 +107,45 @@ class Greeter:
                 conn, Code.RATE_LIMITED, "too many connections from this address", retry_after_ms=_ms(wait_s)
             )
             return
-        self._waiting.add(conn)
+        self._waiting[conn] = None
 
     def is_waiting(self, conn: int) -> bool:
         return conn in self._waiting
 
     def closed(self, conn: int) -> None:
-        self._waiting.discard(conn)
+        self._waiting.pop(conn, None)
 
-    def frame(self, conn: int, op: int, rid: int, body: bytes) -> None:
+    def frame(self, conn: int, op: int, tag: int, body: bytes) -> None:
         """The one frame that the kernel lets through before admission."""
+        rid = tag & 0xFFFF
         try:
             if op != Op.HELLO:
-                raise ProtocolError(Code.NOT_READY, "HELLO comes first")
+                self._hold(conn, (op, tag, body))
+                return
             greeting = self._understand(conn, rid, decode(Hello, body))
         except ProtocolError as error:
             self.refuse(conn, rid, error)
         else:
             self._asking.append(greeting)
 
+    def _hold(self, conn: int, frame: HeldFrame) -> None:
+        held = self._waiting[conn]
+        if held is None:
+            raise ProtocolError(Code.NOT_READY, "HELLO comes first")
+        if len(held) >= MAX_HELD_FRAMES:
+            raise ProtocolError(Code.NOT_READY, "too many frames before a HELLO that is accepted")
+        held.append(frame)
+        self._house.kernel.release(conn)
+
     def refuse(self, conn: int, rid: int, error: ProtocolError) -> None:
         reason = error.detail if isinstance(error.detail, str) else error.code.name.lower()
         if error.code // 100 == 2:
             self._house.metrics.auth_failures[reason] += 1
-        if self._house.replies.refuse(conn, rid, error):
-            self._waiting.discard(conn)
-        else:  # the client may say HELLO again
-            self._house.kernel.release(conn)
+        if self._house.replies.refuse(conn, rid, error, is_hello=True):
+            self._waiting.pop(conn, None)
+            return
+        self._waiting[conn] = self._waiting.get(conn) or []
+        self._house.kernel.release(conn)
 
     def _understand(self, conn: int, rid: int, hello: Hello) -> Greeting:
         if hello.proto < PROTO:
@@ -171,7 +195,7 @@ class Greeter:
             if not asking:
                 break
         for greeting in asking:
-            self._waiting.discard(greeting.conn)
+            self._waiting.pop(greeting.conn, None)
             self._house.replies.end(greeting.conn, Code.UNAVAILABLE, "the directory does not answer")
         self._house.finish_cycle()
 
@@ -192,7 +216,7 @@ class Greeter:
         session = Session(greeting.conn, ids, greeting.expires_s + house.leeway_s, house.replies)
         welcome = self._terms(greeting)
         session.window = welcome.window
-        self._waiting.discard(greeting.conn)
+        held = self._waiting.pop(greeting.conn)
         house.sessions.add(session)
         house.metrics.sessions += 1
         house.kernel.admit(
@@ -202,6 +226,8 @@ class Greeter:
             timeout_s=silence_s(welcome.keepalive_s),
         )
         house.kernel.send(greeting.conn, encode(Op.WELCOME, welcome, rid=greeting.rid))
+        for op, tag, body in held or ():
+            house.handle(greeting.conn, op, tag, body)
 
     def _terms(self, greeting: Greeting) -> Welcome:
         config, hello = self._house.config, greeting.hello

@@ -40,12 +40,13 @@ class Replies:
             self._forget(session)
         return is_here
 
-    def refuse(self, conn: int, rid: int, error: ProtocolError) -> bool:
-        """ERROR for a request. Returns True if it ended the connection; rid 0 hears only what does."""
+    def refuse(self, conn: int, rid: int, error: ProtocolError, *, is_hello: bool = False) -> bool:
+        """ERROR for a request. Returns True if it ended the connection. With rid 0 only such an end is told, and a
+        HELLO's refusal, for which the client waits whatever its rid."""
         code = error.code
         self._metrics.errors[code] += 1
         is_end = ends_connection(code)
-        if rid or is_end or code == Code.RESUME_FAILED:
+        if rid or is_end or is_hello:
             body = Error(code, error.message, error.retry_after_ms, error.detail)
             self._kernel.send(conn, encode(Op.ERROR, body, rid=rid))
         if is_end:

@@ -88,6 +88,11 @@ class SessionTable:
             self._by_user[session.user_id] = (*(entry if isinstance(entry, tuple) else (entry,)), session)
         self.next_expiry_s = min(self.next_expiry_s, session.expires_s)
 
+    def renew(self, session: Session, expires_s: int) -> None:
+        """Another credential: its end may come sooner, too."""
+        session.expires_s = expires_s
+        self.next_expiry_s = min(self.next_expiry_s, expires_s)
+
     def remove(self, session: Session) -> bool:
         """False: it was gone already."""
         if self._by_conn.get(session.conn) is not session:
@@ -105,5 +110,7 @@ class SessionTable:
         """Sessions whose credential ended by ``now_s``. Looks at all of them only when one may have."""
         if now_s < self.next_expiry_s:
             return []
-        self.next_expiry_s = min((s.expires_s for s in self._by_conn.values() if s.expires_s > now_s), default=float("inf"))
+        self.next_expiry_s = min(
+            (s.expires_s for s in self._by_conn.values() if s.expires_s > now_s), default=float("inf")
+        )
         return [session for session in self._by_conn.values() if session.expires_s <= now_s]

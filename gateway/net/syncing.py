@@ -66,7 +66,9 @@ class Syncing:
         memberships = await self._store.chats_of(session.user_id)
         named = {cursor.chat_id: cursor.seq for cursor in wish.pairs or ()}
         cursors = await self._take_record(session, wish, named)
-        chats = [(m.chat.chat_id, wish.pairs is not None and (not wish.rest or m.chat.chat_id in named)) for m in memberships]
+        chats = [
+            (m.chat.chat_id, wish.pairs is not None and (not wish.rest or m.chat.chat_id in named)) for m in memberships
+        ]
         heads = await self._heads.heads((session.user_id, session.device_id), session.session_id, chats)
         reads = await self._store.read_watermarks(session.user_id, [ChatId(chat_id) for chat_id, _ in chats])
         news = []
@@ -87,7 +89,9 @@ class Syncing:
         user_id, device_id = session.user_id, session.device_id
         recorded: dict[int, int] = {}
         if wish.pairs is None or wish.rest:
-            recorded = {int(chat): int(seq) for chat, seq in (await self._store.read_cursors(user_id, device_id)).items()}
+            recorded = {
+                int(chat): int(seq) for chat, seq in (await self._store.read_cursors(user_id, device_id)).items()
+            }
         if wish.pairs is not None:
             record = {ChatId(chat_id): Seq(seq) for chat_id, seq in named.items()}
             await self._store.set_cursors(user_id, device_id, record, is_complete=not wish.rest)
@@ -178,5 +182,3 @@ def _glue(frames: Iterable[bytes]) -> Iterable[bytes]:
         size += len(frame)
     if glued:
         yield b"".join(glued)
-
-

@@ -141,8 +141,11 @@ class Conversation:
         chat = await self.client.chat(chat_id)
         view = ChatView(chat, self.client.user_id)
         page, is_complete = await self._read_page(chat_id, None)
-        # Opened again, after a gap: what was said is not said again.
-        said_up_to = self.view.newest_seq if self.view is not None and self.view.chat_id == chat_id else 0
+        said_up_to = 0
+        if self.view is not None and self.view.chat_id == chat_id:
+            # Opened again, after a gap: what was said is not said again, and what waits goes on waiting.
+            said_up_to = self.view.newest_seq
+            view.pending = self.view.pending
         self.view, self.is_looking = view, True
         if self.roster.get(chat_id) is None:
             await self.refresh_roster()

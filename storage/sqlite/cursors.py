@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 
@@ -37,7 +36,7 @@ def raise_watermarks(connection: sqlite3.Connection, marks: Sequence[tuple[ChatI
 
 
 def select_watermarks(connection: sqlite3.Connection, user_id: int, chat_ids: Sequence[int]) -> dict[ChatId, Watermark]:
-    rows = connection.execute(_WATERMARKS, (user_id, json.dumps(list(chat_ids))))
+    rows = connection.execute(_WATERMARKS, (user_id, pack(list(chat_ids))))
     return {chat_id: Watermark._make(mark) for chat_id, *mark in rows}
 
 

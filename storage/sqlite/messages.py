@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 
@@ -11,12 +10,13 @@ from storage.api import TAIL_ROWS, Head, Message, OpenedChat, SlotLost, slot_of
 from storage.sqlite.chats import select_chat
 from storage.sqlite.connection import snapshot
 from storage.sqlite.cursors import select_chat_watermarks
+from storage.sqlite.rows import pack
 
 _COLUMNS = "chat_id, seq, prev_seq, sender_id, sender_device, time_ms, kind, body, client_msg_id, target_seq, digest"
-_OLDEST = f"SELECT {_COLUMNS} FROM messages WHERE chat_id = ? AND seq > ? AND seq < ? ORDER BY seq LIMIT ?"
-_NEWEST = f"SELECT {_COLUMNS} FROM messages WHERE chat_id = ? AND seq > ? AND seq < ? ORDER BY seq DESC LIMIT ?"
+_OLDEST = f"SELECT {_COLUMNS} FROM messages WHERE chat_id = ? AND seq > ? AND seq < ? ORDER BY seq LIMIT ?"  # noqa: S608
+_NEWEST = f"SELECT {_COLUMNS} FROM messages WHERE chat_id = ? AND seq > ? AND seq < ? ORDER BY seq DESC LIMIT ?"  # noqa: S608
 _SENT = (
-    f"SELECT {_COLUMNS} FROM messages WHERE chat_id = ? AND sender_id = ? AND kind <> 4 AND time_ms >= ?"
+    f"SELECT {_COLUMNS} FROM messages WHERE chat_id = ? AND sender_id = ? AND kind <> 4 AND time_ms >= ?"  # noqa: S608
     " AND client_msg_id IN "
 )
 _HEADS = """
@@ -57,7 +57,7 @@ def select_sent(
 
 
 def select_heads(connection: sqlite3.Connection, chat_ids: Sequence[ChatId]) -> dict[ChatId, Head]:
-    rows = connection.execute(_HEADS, (json.dumps(list(chat_ids)),))
+    rows = connection.execute(_HEADS, (pack(list(chat_ids)),))
     return {chat_id: Head(seq, time_ms) for chat_id, seq, time_ms in rows}
 
 

@@ -1,7 +1,7 @@
 """Many rows as one parameter: a JSON array of arrays that SQLite takes apart.
 
 Owns that form. It serves statements that write many rows at once: one execution, so one wait for the GIL, however many rows
-there are (``appending.py`` says what more of them cost). ``->>`` would read better; SQLite has it from 3.38 on, and
+there are (``appending.py`` says what more of them would cost). ``->>`` would read better; SQLite has it from 3.38 on, and
 Python 3.11 is still found beside 3.37.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import msgspec
 
 
-def pack(rows: Sequence[Sequence[object]]) -> str:
-    """The argument of ``json_each``. Values are integers, text and None."""
+def pack(rows: Sequence[object]) -> str:
+    """The argument of ``json_each``: a list of integers, or of lists of integers and None."""
     return msgspec.json.encode(rows).decode()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 
@@ -23,11 +22,11 @@ _RELEASE = f"""
 UPDATE slots SET is_released = 1 FROM json_each(?3) AS held
 WHERE slot = {field(0, "held.value")} AND epoch = {field(1, "held.value")} AND worker = ?1 AND incarnation = ?2
 """  # noqa: S608
-_NEVER = SlotRow(0, WorkerId(0), 0, True)
+NEVER = SlotRow(0, WorkerId(0), 0, True)
 
 
 def select_slots(connection: sqlite3.Connection, slots: Sequence[int]) -> dict[int, SlotRow]:
-    rows = connection.execute(_SLOTS, (json.dumps(list(slots)),))
+    rows = connection.execute(_SLOTS, (pack(list(slots)),))
     return {
         slot: SlotRow(epoch, WorkerId(worker), incarnation, bool(is_released))
         for slot, epoch, worker, incarnation, is_released in rows
@@ -42,8 +41,11 @@ def acquire_slots(
 ) -> dict[int, Epoch]:
     """``owner``: (worker, incarnation)."""
     stored = select_slots(connection, slots)
-    unchanged = [slot for slot in slots if stored.get(slot, _NEVER) == seen.get(slot, _NEVER)]
-    won = {slot: Epoch(stored.get(slot, _NEVER).epoch + 1) for slot in unchanged}
+    won = {
+        slot: Epoch(stored.get(slot, NEVER).epoch + 1)
+        for slot in slots
+        if stored.get(slot) == seen.get(slot) or max(stored.get(slot, NEVER).epoch, seen.get(slot, NEVER).epoch) == 0
+    }
     connection.execute(_ACQUIRE, (*owner, pack(list(won.items()))))
     return won
 

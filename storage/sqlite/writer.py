@@ -23,13 +23,12 @@ import trio
 
 from storage.api import AppendDone, Appended, Batch, SlotLost, StoreConflict, StoreError, StoreUnavailable
 from storage.completions import Ending, deliver
-from storage.sqlite.appending import append_one, insert_rows
+from storage.sqlite.appending import COMMIT_ROWS, append_one, insert_rows
 from storage.sqlite.calls import Call
 from storage.sqlite.connection import CONTENT_ERRORS, ENGINE_ERRORS, savepoint, translate
 from storage.sqlite.filelock import FileLock
 from storage.statistics import CommitStatistics
 
-COMMIT_ROWS = 1_024
 COMMIT_BYTES = 4 << 20
 ROW_BYTES = 128
 """What a queued row costs beside its body, for the bound in bytes."""

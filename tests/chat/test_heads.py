@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from gateway.chat.heads import HeadEntry, HeadsWish, read_heads
-from gateway.chat.request import InternalOp, View
 from gateway.protocol.identifiers import ChatId
-from storage.api import StoreTimedOut
+from storage.api import Head, StoreError, StoreTimedOut
+from storage.memory import MemoryDatabase, MemoryStore
 from tests.chat.conftest import Restart
 from tests.chat.world import A1, B1, CHAT, Worker, add_chat, sent
 
@@ -65,24 +69,44 @@ async def test_a_record_that_the_device_has_set_makes_what_it_acknowledged_befor
     assert entry.cursor_seq == one
 
 
-async def test_a_chat_that_is_loaded_while_the_store_is_read_tells_what_it_knows_by_then(worker: Worker) -> None:
-    """The store's answer is older than the chat's own word, which comes while the answer is under way."""
+class SlowStore(MemoryStore):
+    """Heads are read at once and told when ``go`` is set; ``error`` is told instead."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        super().__init__(database)
+        self.go = trio.Event()
+        self.error: StoreError | None = None
+
+    async def heads(self, chat_ids: Sequence[ChatId]) -> dict[ChatId, Head]:
+        found = await super().heads(chat_ids)
+        await self.go.wait()
+        if self.error is not None:
+            raise self.error
+        return found
+
+
+async def test_a_chat_that_moves_on_while_the_store_is_read_tells_what_it_knows_by_then(
+    worker: Worker, nursery: trio.Nursery
+) -> None:
+    store = SlowStore(worker.database)
+    await store.open()
+    told: list[HeadEntry] = []
+
+    async def ask() -> None:
+        told.extend((await read_heads(worker.actors, store, HeadsWish(*B1, [(CHAT, 0)]))).entries)
+
+    nursery.start_soon(ask)
+    await wait_all_tasks_blocked()
     (head,) = await sent(worker, "a")
-    worker.actors.clock_ms += 1
-    later_chat = ChatId(30)
-    add_chat(worker.database, later_chat)
-    await worker.acquire(later_chat)
-    worker.ask(InternalOp.VIEW, View(later_chat), B1)
-    entries = await heads(worker, (CHAT, 0), (later_chat, 0))
-    assert [entry.head_seq for entry in entries] == [head, 0]
-    assert worker.actors.loaded(later_chat) is not None
+    store.go.set()
+    await wait_all_tasks_blocked()
+    assert [entry.head_seq for entry in told] == [head]
 
 
 async def test_a_store_that_does_not_answer_is_told_to_who_asks(worker: Worker) -> None:
-    class Away(type(worker.store)):  # type: ignore[misc]
-        async def heads(self, chat_ids: object) -> dict[ChatId, object]:
-            raise StoreTimedOut("away")
-
-    store = Away(worker.database, worker.actors.now_ms)
+    store = SlowStore(worker.database)
+    await store.open()
+    store.go.set()
+    store.error = StoreTimedOut("away")
     with pytest.raises(StoreTimedOut):
         await read_heads(worker.actors, store, HeadsWish(*B1, [(CHAT, 0)]))

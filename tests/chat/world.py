@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -77,12 +78,18 @@ class Places:
             trio.lowlevel.current_trio_token().run_sync_soon(self.answer)
 
     def answer(self) -> None:
-        """Answer the oldest question."""
+        """Answer the oldest question, if there is one."""
+        if not self._waiting:
+            return
         user_ids, done = self._waiting.pop(0)
         if not self.is_silent:
             self.located.update(user_ids)
         self.version += 1
         done()
+
+    @property
+    def is_asked(self) -> bool:
+        return bool(self._waiting)
 
     def forget(self, *user_ids: int) -> None:
         self.located.difference_update(user_ids)
@@ -104,6 +111,7 @@ class Exit:
     def __init__(self) -> None:
         self.left: list[Left] = []
         self.pushes: list[tuple[WorkerId, list[Recipient]]] = []
+        self.on_left: Callable[[Left], None] = self.left.append
 
     def push(
         self, worker_id: WorkerId, recipients: Sequence[Recipient], frame: bytes, *, is_droppable: bool = False
@@ -113,7 +121,8 @@ class Exit:
         reader.feed(frame)
         while (one := reader.next_frame()) is not None:
             body = decode(SERVER_OPS[Op(one.op)], one.body)
-            self.left += [Left(recipient, one.op, body, 0) for recipient in recipients]
+            for recipient in recipients:
+                self.on_left(Left(recipient, one.op, body, 0))
 
     def seen_by(self, user_id: int, device_id: int) -> list[Left]:
         return [left for left in self.left if left.to == (user_id, device_id)]
@@ -139,7 +148,7 @@ class Answer:
         assert self.op is None, "answered twice"
         self.op, self.payload = op, payload
         body = decode(SERVER_OPS[Op(op)], payload) if op in (Op.SENT, Op.ERROR) else payload
-        self._out.left.append(Left(self._asker, op, body, rid))
+        self._out.on_left(Left(self._asker, op, body, rid))
 
     def fields(self, kind: type[T]) -> T:
         assert self.op in (Op.SENT, Op.OK), f"answered {self.op}: {self.payload!r}"
@@ -174,7 +183,10 @@ _ERRORS: dict[Fault, type[StoreError]] = {Fault.UNAVAILABLE: StoreUnavailable, F
 
 
 class FaultyStore(MemoryStore):
-    """Ends appends by ``faults``, first in first out, and well when there is none. Counts what it was asked."""
+    """Ends appends by ``faults``, first in first out, and well when there is none. Counts what it was asked.
+
+    ``is_dead``: its worker is no more. What was queued still happens, and nobody is told.
+    """
 
     def __init__(self, database: MemoryDatabase, now_ms: Callable[[], int]) -> None:
         super().__init__(database, now_ms=now_ms)
@@ -182,21 +194,26 @@ class FaultyStore(MemoryStore):
         self.batches: list[Batch] = []
         self.lookups: list[list[bytes]] = []
         self.lookup_error: StoreError | None = None
+        self.is_dead = False
         self._late: list[Batch] = []
 
     def append(self, batch: Batch, done: AppendDone) -> None:
         self.batches.append(batch)
         fault = self.faults.popleft() if self.faults else None
         if fault is None:
-            super().append(batch, done)
+            super().append(batch, partial(self._tell, done))
             return
         error = _ERRORS.get(fault, StoreTimedOut)(fault.name)
         if fault is Fault.STORED_BUT_TIMED_OUT:
-            super().append(batch, lambda ended: done([Appended(batch, ended[0].error or error)]))
+            super().append(batch, lambda ended: self._tell(done, [Appended(batch, ended[0].error or error)]))
             return
         if fault is Fault.LATE:
             self._late.append(batch)
-        trio.lowlevel.current_trio_token().run_sync_soon(done, [Appended(batch, error)])
+        trio.lowlevel.current_trio_token().run_sync_soon(self._tell, done, [Appended(batch, error)])
+
+    def _tell(self, done: AppendDone, ended: Sequence[Appended]) -> None:
+        if not self.is_dead:
+            done(ended)
 
     def happen_late(self) -> None:
         late, self._late = self._late, []
@@ -222,6 +239,8 @@ class ClockedActors(Actors):
 class Worker:
     """One worker's chats. ``kill`` ends it as SIGKILL would."""
 
+    actors_type = ClockedActors
+
     def __init__(self, database: MemoryDatabase, places: Places, number: int = 1, room: Room = ROOM) -> None:
         self.number = WorkerId(number)
         self.database = database
@@ -231,9 +250,16 @@ class Worker:
         self.lost_slots: list[tuple[int, int]] = []
         self.tenures: dict[int, Tenure] = {}
         self.latencies = 0
-        self.actors = ClockedActors(
+        self.actors = self.actors_type(
             Surroundings(
-                self.store, places, self.out, room, lambda: None, self._on_sent, lambda *lost: self._on_lost(*lost)
+                self.store,
+                places,
+                self.out,
+                room,
+                lambda: None,
+                self._on_sent,
+                lambda *lost: self._on_lost(*lost),
+                lambda chat_id, request: request.refuse(Code.MOVED, "the chat has another owner"),
             )
         )
         self.scope = trio.CancelScope()
@@ -245,6 +271,8 @@ class Worker:
             await trio.sleep_forever()
 
     def kill(self) -> None:
+        self.store.is_dead = True
+        self.out.on_left = lambda left: None
         self.scope.cancel()
 
     def _on_sent(self, received_s: Sequence[float], rows: int) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.cli.conftest import Parley
+import os
+import signal
+import subprocess
+import sys
+
+from tests.cli.conftest import ROOT, Parley
 from tests.nodes import NodeProcess
 
 
@@ -55,3 +60,24 @@ def test_another_ones_terminal_is_safe_from_what_is_sent(parley: Parley, node: N
     chat(parley, node, 251, "--peer", 252, stdin="\x1b[2J\n")
     _, output, _ = chat(parley, node, 252, "--peer", 251)
     assert "\x1b" not in output
+
+
+def test_a_follower_stays_until_it_is_interrupted(parley: Parley, node: NodeProcess) -> None:
+    arguments = ["chat", "--user", "262", "--peer", "261", "--data", node.data_dir, "--port", node.port, "--follow"]
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "parley.cli", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    try:
+        chat(parley, node, 261, "--peer", 262, stdin="hello\n")
+        assert follower.stdout is not None
+        assert said(follower.stdout.readline()) == ["261: hello"]
+        follower.send_signal(signal.SIGINT)
+        assert follower.communicate(timeout=30) == ("", "")
+        assert follower.returncode == 0
+    finally:
+        follower.kill()

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parley.replay.comparison import Spoken, compare
+from parley.replay.performance import Outcome
+from parley.replay.report import describe_outcome
 
 
 def chat(letters: str) -> list[Spoken]:
@@ -52,3 +54,14 @@ def test_no_difference_means_equal(sent: str, read: str) -> None:
 def test_a_long_text_is_cut_in_the_report() -> None:
     (difference,) = compare([Spoken("Ann", 0, "x" * 10_000)], [])
     assert len(str(difference)) < 120
+
+
+def test_the_summary_counts_all_differences_and_shows_the_first_ten() -> None:
+    differences = compare(chat("a" * 30), [])
+    lines = describe_outcome(Outcome(7, 30, 2.0, 0, differences)).splitlines()
+    assert lines[:2] == [
+        "sent 30 messages in 2.00 s (15/s), each durable before the next",
+        "read back 0 from another device: 30 differences",
+    ]
+    assert len(lines) == 2 + 10 + 1
+    assert lines[-1] == "  … and 20 more"

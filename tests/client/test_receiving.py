@@ -9,7 +9,8 @@ import trio.testing
 import parley
 from gateway.protocol import messages as wire
 from gateway.protocol.messages import Cursor, Op
-from tests.client.scripted import CHAT, ME, Network, Peer, connected, next_of, next_seqs
+from parley.inbox import HINT_ROOM
+from tests.client.scripted import CHAT, ME, PEER, Network, Peer, connected, next_of, next_seqs
 
 
 def history_of(asked: object) -> tuple[int | None, int | None]:
@@ -136,14 +137,14 @@ async def test_live_messages_that_come_before_those_of_the_sync_are_shown_after_
     network = Network()
     async with connected(network) as (client, peer):
         await peer.hang_up()
-        peer = await network.accept()
-        await peer.expect(Op.HELLO)
-        await peer.welcome(session_id=2)
-        await peer.push(14, 13)
-        sync = await peer.find(Op.SYNC)
+        next_peer = await network.accept()
+        await next_peer.expect(Op.HELLO)
+        await next_peer.welcome(session_id=2)
+        await next_peer.push(14, 13)
+        sync = await next_peer.find(Op.SYNC)
         for seq in (12, 13, 14):
-            await peer.push(seq, seq - 1)
-        await peer.synced(sync, (CHAT, 14))
+            await next_peer.push(seq, seq - 1)
+        await next_peer.synced(sync, (CHAT, 14))
         assert await next_seqs(client, 3) == [12, 13, 14]
 
 
@@ -166,10 +167,10 @@ async def test_a_gap_is_filled_before_what_follows_it(autojump_clock: trio.testi
         await peer.push(10, 9)
         assert await next_seqs(client, 1) == [10]
         await peer.hang_up()
-        peer = await sync_with_a_gap(network)
-        asked = await peer.find(Op.HISTORY)
+        next_peer = await sync_with_a_gap(network)
+        asked = await next_peer.find(Op.HISTORY)
         assert history_of(asked.body) == (10, 19)
-        await peer.page(asked, *range(11, 19))
+        await next_peer.page(asked, *range(11, 19))
         assert await next_seqs(client, 10) == list(range(11, 21))
 
 
@@ -179,10 +180,10 @@ async def test_a_gap_can_be_skipped_and_is_told(autojump_clock: trio.testing.Moc
         await peer.push(10, 9)
         assert await next_seqs(client, 1) == [10]
         await peer.hang_up()
-        peer = await sync_with_a_gap(network)
+        next_peer = await sync_with_a_gap(network)
         assert await next_of(client, parley.GapSkipped) == parley.GapSkipped(CHAT, 10, 19)
         assert await next_seqs(client, 2) == [19, 20]
-        ack = await peer.find(Op.ACK)
+        ack = await next_peer.find(Op.ACK)
         assert ack.body == wire.Ack([Cursor(CHAT, 19)])
 
 
@@ -241,6 +242,27 @@ async def test_a_slow_application_loses_nothing_and_its_own_requests_are_answere
         assert shown == list(range(11, 21))
 
 
+async def test_hints_that_do_not_fit_are_dropped_and_counted(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected(Network(), options=parley.Options(max_events=4)) as (client, peer):
+        for _ in range(4 + HINT_ROOM + 3):
+            await peer.say(Op.TYPING, wire.Typing(CHAT, PEER, True))
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.statistics() == parley.Statistics(4 + HINT_ROOM, 0, 3)
+
+
+async def test_a_chat_that_is_new_to_a_full_client_is_read_from_where_it_began(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with connected(Network(), options=parley.Options(max_events=1)) as (client, peer):
+        await peer.push(11, 10)
+        await peer.push(6, 5, chat_id=CHAT + 1)
+        assert await next_seqs(client, 1) == [11]
+        asked = await peer.find(Op.HISTORY)
+        assert asked.body == wire.History(CHAT + 1, None, 5, 200)
+        await peer.page(asked, 6)
+        assert await next_seqs(client, 1) == [6]
+
+
 # Acknowledging
 
 
@@ -270,6 +292,18 @@ async def test_leaving_without_an_error_acknowledges_the_last_event(autojump_clo
     assert (await store.load()).cursors == {CHAT: 11}
 
 
+async def fail_at_a_message(network: Network, store: parley.ClientStore) -> None:
+    async with parley.connect("node", 7800, "token", store=store, open_stream=network.open_stream) as client:
+        await next_of(client, parley.MessageReceived)
+        raise ZeroDivisionError
+
+
+async def read_on(network: Network, store: parley.ClientStore) -> None:
+    async with parley.connect("node", 7800, "token", store=store, open_stream=network.open_stream) as client:
+        async for _ in client.events():
+            pass
+
+
 async def test_leaving_with_an_error_does_not_acknowledge_what_failed(autojump_clock: trio.testing.MockClock) -> None:
     store = parley.MemoryClientStore()
     network = Network()
@@ -282,11 +316,7 @@ async def test_leaving_with_an_error_does_not_acknowledge_what_failed(autojump_c
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
         with pytest.raises(ZeroDivisionError):
-            async with parley.connect(
-                "node", 7800, "token", store=store, open_stream=network.open_stream
-            ) as client:
-                await next_of(client, parley.MessageReceived)
-                raise ZeroDivisionError
+            await fail_at_a_message(network, store)
     assert (await store.load()).cursors is None
 
 
@@ -311,11 +341,7 @@ async def test_a_store_that_fails_ends_the_client_before_anything_is_acknowledge
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
         with pytest.raises(OSError, match="no space left"):
-            async with parley.connect(
-                "node", 7800, "token", store=FullDisk(), open_stream=network.open_stream
-            ) as client:
-                await next_of(client, parley.MessageReceived)
-                await next_of(client, parley.MessageReceived)
+            await read_on(network, FullDisk())
     while (asked := await peers[0].receive()) is not None:
         assert asked.op is not Op.ACK
 

@@ -43,11 +43,11 @@ async def test_a_question_is_asked_again_on_the_next_session(autojump_clock: tri
         nursery.start_soon(open_chat)
         await peer.expect(Op.CHAT_OPEN)
         await peer.hang_up()
-        peer = await network.accept()
-        await peer.greet(session_id=2)
-        asked = await peer.find(Op.CHAT_OPEN)
+        next_peer = await network.accept()
+        await next_peer.greet(session_id=2)
+        asked = await next_peer.find(Op.CHAT_OPEN)
         assert asked.body == wire.ChatOpen(PEER)
-        await peer.say(Op.OK, wire.ChatOpenOk(CHAT), rid=asked.rid)
+        await next_peer.say(Op.OK, wire.ChatOpenOk(CHAT), rid=asked.rid)
         await trio.testing.wait_all_tasks_blocked()
         assert chat_ids == [CHAT]
 
@@ -166,13 +166,13 @@ async def test_read_marks_are_told_together_and_again_until_confirmed(autojump_c
         client.mark_read(CHAT, 5)
         assert (await peer.expect(Op.READ)).body == wire.Read([Cursor(CHAT, 6)])
         await peer.hang_up()
-        peer = await network.accept()
-        await peer.greet(session_id=2)
-        asked = await peer.find(Op.READ)
+        next_peer = await network.accept()
+        await next_peer.greet(session_id=2)
+        asked = await next_peer.find(Op.READ)
         assert asked.body == wire.Read([Cursor(CHAT, 6)])
-        await peer.say(Op.OK, rid=asked.rid)
+        await next_peer.say(Op.OK, rid=asked.rid)
         client.mark_read(CHAT, 6)
-        assert await peer.silence(5)
+        assert await next_peer.silence(5)
 
 
 async def test_typing_is_told_every_five_seconds_at_most_and_its_end_once(

@@ -57,19 +57,19 @@ async def test_a_lost_reply_to_send_leaves_one_message(autojump_clock: trio.test
         pending = client.send_nowait(CHAT, b"x")
         asked = await peer.expect(Op.SEND)
         await peer.hang_up()
-        peer = await network.accept()
-        await peer.expect(Op.HELLO)
-        await peer.welcome(session_id=2)
-        sync = await peer.find(Op.SYNC)
+        next_peer = await network.accept()
+        await next_peer.expect(Op.HELLO)
+        await next_peer.welcome(session_id=2)
+        sync = await next_peer.find(Op.SYNC)
         # The first attempt was stored: SYNC brings it back as a message of this device.
         assert isinstance(asked.body, wire.Send)
         stored = wire.Msg(CHAT, 11, 10, ME, MY_DEVICE, 0, 0, b"x", asked.body.client_msg_id)
-        await peer.say(Op.MSG, stored)
-        await peer.synced(sync, (CHAT, 11))
-        again = await peer.find(Op.SEND)
-        await peer.store(again, 11, 10, is_duplicate=True)
+        await next_peer.say(Op.MSG, stored)
+        await next_peer.synced(sync, (CHAT, 11))
+        again = await next_peer.find(Op.SEND)
+        await next_peer.store(again, 11, 10, is_duplicate=True)
         assert (await pending.sent()).seq == 11
-        await peer.push(12, 11)
+        await next_peer.push(12, 11)
         assert await next_seqs(client, 2) == [11, 12]
 
 
@@ -137,13 +137,13 @@ async def test_a_send_cancelled_on_the_wire_still_arrives_once(autojump_clock: t
             await client.send(CHAT, b"a", client_msg_id=bytes(15) + b"1")
         await peer.expect(Op.SEND)
         await peer.hang_up()
-        peer = await network.accept()
-        await peer.greet(session_id=2)
+        next_peer = await network.accept()
+        await next_peer.greet(session_id=2)
         joined = client.send_nowait(CHAT, b"a", client_msg_id=bytes(15) + b"1")
-        asked = await peer.expect(Op.SEND)
-        await peer.store(asked, 11, 10)
+        asked = await next_peer.expect(Op.SEND)
+        await next_peer.store(asked, 11, 10)
         assert (await joined.sent()).seq == 11
-        assert await peer.silence(5)
+        assert await next_peer.silence(5)
 
 
 async def test_a_refused_send_raises_and_the_session_goes_on(autojump_clock: trio.testing.MockClock) -> None:
