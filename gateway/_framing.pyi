@@ -107,6 +107,8 @@ class Kernel:
         False: the connection is gone or closing, or its outbox would exceed its hard bound (the bound + 8 MiB, or the total):
         the frame is dropped whole and counted.
         """
+    def answered(self, conn: int) -> None:
+        """A frame with rid != 0 was no request, or was skipped: no reply will come, and it waits for none any more."""
     def fanout(self, conns: Sequence[int], frame: bytes, is_droppable: bool = False) -> list[int]:
         """Queue a push (one frame, or several glued) to many connections. Returns those that have just become *muted*: their outbox is at
         its bound; the push and all later ones skip them until ``unmute``. ``is_droppable``: a connection whose outbox is half full skips

@@ -627,6 +627,12 @@ cdef class Kernel:
             self._resume(c)
         return True
 
+    def answered(self, uint64_t conn):
+        cdef Connection *c = find(&self._slab, conn)
+        if is_open(c) and c.unanswered > 0:
+            c.unanswered -= 1
+            self._resume(c)
+
     def fanout(self, conns, bytes frame not None, bint is_droppable=False):
         cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(frame)
         cdef Py_ssize_t n = PyBytes_GET_SIZE(frame)

@@ -349,6 +349,12 @@ class Kernel:
             self._resume(connection)
         return True
 
+    def answered(self, conn: int) -> None:
+        connection = self._find_open(conn)
+        if connection is not None and connection.unanswered:
+            connection.unanswered -= 1
+            self._resume(connection)
+
     def fanout(self, conns: Sequence[int], frame: bytes, is_droppable: bool = False) -> list[int]:
         frames = count_frames(frame)
         just_muted = []

@@ -104,7 +104,8 @@ class Heads:
     # ------------------------------------------------------------------------------------------- other workers
 
     def _on_heads(self, worker: WorkerId, payload: bytes, reply: Reply | None) -> None:
-        assert self._nursery is not None and reply is not None
+        assert self._nursery is not None
+        assert reply is not None
         self._nursery.start_soon(self._serve, worker, msgspec.msgpack.decode(payload, type=HeadsCall), reply)
 
     async def _serve(self, worker: WorkerId, call: HeadsCall, reply: Reply) -> None:

@@ -95,7 +95,7 @@ class PendingRequests:
     def overdue(self, now_s: float) -> list[Done]:
         """Take out the requests whose time is up."""
         late: list[Done] = []
-        for request_id, (done, deadline_s) in self._waiting.items():
+        for done, deadline_s in self._waiting.values():
             if deadline_s > now_s:
                 break
             late.append(done)

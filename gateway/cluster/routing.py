@@ -4,10 +4,10 @@ Owns where a request goes: to this worker's own actors if it holds the chat's sl
 should. What cannot go anywhere yet (a slot being acquired, an owner that just died, two views of the worker set) waits
 here, in order of arrival, and goes as soon as it can.
 
-Invariants: requests of one session to one chat are handed over in the order in which they came (none goes to a slot's new
-owner while an old one has not answered all of them); a request waits at most ``PATIENCE_S`` for an owner, and comes back
-for another one at most for ``RETURN_S``, then it is answered MOVED. A SEND whose first owner was lost is marked as a retry, because it may have been
-committed: the next owner then looks for it before it writes.
+Invariants: requests of one session to one chat are handed over in the order in which they came (none goes to a slot's
+new owner while an old one has not answered all of them); a request waits at most ``PATIENCE_S`` for an owner, and comes
+back for another one at most for ``RETURN_S``, then it is answered MOVED. A SEND that came back is marked as a retry,
+because it may have been committed: the next owner then looks for it before it writes.
 """
 
 from __future__ import annotations

@@ -137,7 +137,9 @@ class Gate:
             handler = self._handlers.get(op)
             if handler is not None:
                 handler(session, rid, body)
-            elif not self._is_ignorable(op, tag >> 16):
+            elif self._is_ignorable(op, tag >> 16):
+                self._ignore(session, rid, body)
+            else:
                 raise ProtocolError(Code.UNKNOWN_OP, f"op {op:#04x} is not a client's")
         except ProtocolError as error:
             self._fail(session, rid, error)
@@ -269,6 +271,7 @@ class Gate:
         self._ok(session, rid, ReauthOk(max(0, int(identity.expires_s - time.time()))))
 
     def _on_close(self, session: Session, rid: int, body: bytes) -> None:
+        self._checked(session, rid, Op.CLOSE, body)
         self.forget(session)
         self._kernel.close(session.conn)
 
@@ -280,7 +283,9 @@ class Gate:
         self._kernel.send(session.conn, encode(Op.PONG, rid=rid))
 
     def _ignore(self, session: Session, rid: int, body: bytes) -> None:
-        """PONG answers a PING of ours."""
+        """PONG answers a PING of ours, and an IGNORABLE op is skipped: neither waits for a reply, whatever its rid."""
+        if rid:
+            self._kernel.answered(session.conn)
 
     def _on_chat(self, op: Op, session: Session, rid: int, body: bytes) -> None:
         """What the chat's owner answers by itself."""
