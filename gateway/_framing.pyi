@@ -92,9 +92,7 @@ class Kernel:
 
         ``now_s``: a monotonic clock in whole seconds; all timeouts are measured on it.
         """
-    def admit(
-        self, conn: int, *, max_frame: int, window: int, timeout_s: int, max_outbox_bytes: int = 0
-    ) -> bool:
+    def admit(self, conn: int, *, max_frame: int, window: int, timeout_s: int, max_outbox_bytes: int = 0) -> bool:
         """Enter the admitted phase. window 0: unlimited; timeout_s 0: never silent; max_outbox_bytes 0: the kernel's default.
 
         May be called again to change the numbers (a new keep-alive). Held input is delivered by the next poll.

@@ -80,16 +80,7 @@ from gateway._framing_system cimport (
 )
 
 from gateway._framing_values import (
-    ACCEPTED,
-    CLOSED,
-    DRAINED,
-    GREETING_EXPIRED,
-    SILENT,
-    STALLED,
-    TOO_LARGE,
-    TOO_SHORT,
-    KernelFull,
-    KernelStatistics,
+    ACCEPTED, CLOSED, DRAINED, GREETING_EXPIRED, SILENT, STALLED, TOO_LARGE, TOO_SHORT, KernelFull, KernelStatistics,
 )
 
 cdef enum:

@@ -13,8 +13,8 @@ import select
 import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
+from gateway._framing_py_sockets import RECV_BYTES, Listeners, accept, end_writing, prepare, receive, refuse, write
 from gateway._framing_py_state import (
     ACCEPTS_PER_POLL,
     HARD_MARGIN_BYTES,
@@ -23,15 +23,11 @@ from gateway._framing_py_state import (
     INDEX_BITS,
     LENGTH,
     LENGTH_BYTES,
-    RECV_BYTES,
     SOCKETS_PER_POLL,
     Connection,
     Deadlines,
-    Listeners,
     Phase,
     count_frames,
-    packed_address,
-    refuse,
 )
 from gateway._framing_values import (
     ACCEPTED,
@@ -94,8 +90,8 @@ class Kernel:
         self._connections: dict[int, Connection] = {}
         self._by_fd: dict[int, int] = {}
         self._free: list[int] = []  # ConnIds to give next, last in first out
-        self._ready: deque[Connection] = deque()
-        self._dirty: list[Connection] = []
+        self._ready: dict[Connection, None] = {}  # both are queues in which a connection is once at most
+        self._dirty: dict[Connection, None] = {}
         self._batch: deque[tuple[int, int, int]] = deque()  # (fd, ConnId or 0 for a listener, mask)
         self._now_s = 0
         self._has_clock = False
@@ -123,9 +119,7 @@ class Kernel:
         return self._open(socket.socket(fileno=fd)).number
 
     def _open(self, sock: socket.socket) -> Connection:
-        sock.setblocking(False)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare(sock)
         number = self._free.pop() if self._free else 1 << INDEX_BITS | len(self._connections)
         connection = Connection(number, sock, self._now_s, (self._greeting_max_frame, self._max_outbox_bytes))
         self._connections[number] = connection
@@ -135,27 +129,29 @@ class Kernel:
 
     def _accept(self, listener: socket.socket, tag: int, events: list[Event], max_events: int) -> None:
         for _ in range(min(ACCEPTS_PER_POLL, max_events - len(events))):
-            try:
-                sock, address = listener.accept()
-            except (BlockingIOError, InterruptedError):
+            accepted = accept(listener)
+            if accepted is None:
                 return
-            except OSError as error:
+            if isinstance(accepted, int):
                 self._counts["accept_failures"] += 1
-                if error.errno in (errno.ECONNABORTED, errno.EPROTO, errno.EPERM):  # that one peer's failure
+                if accepted in (errno.ECONNABORTED, errno.EPROTO, errno.EPERM):  # that one peer's failure
                     continue
                 self._listeners.set_accepting(False)
                 return
+            sock, address = accepted
             if len(self._connections) >= self._max_connections:
                 self._counts["refused"] += 1
                 refuse(sock, self._refusal)
                 continue
             self._counts["accepted"] += 1
             connection = self._open(sock)
-            events.append((connection.number, ACCEPTED, tag, packed_address(sock.family, address)))
+            events.append((connection.number, ACCEPTED, tag, address))
 
     # Input
 
     def poll(self, max_events: int, now_s: int) -> list[Event]:
+        if self._epoll.closed:
+            raise ValueError("the kernel was shut down")
         self._set_clock(now_s)
         events: list[Event] = []
         for _ in range(len(self._ready)):
@@ -163,8 +159,8 @@ class Kernel:
                 return events
             self._serve_ready(events, max_events)
         if not self._batch and len(events) < max_events:
-            for fd, mask in self._epoll.poll(0, SOCKETS_PER_POLL):
-                self._batch.append((fd, self._by_fd.get(fd, 0), mask))
+            found = self._epoll.poll(0, SOCKETS_PER_POLL)
+            self._batch.extend((fd, self._by_fd.get(fd, 0), mask) for fd, mask in found)
         while self._batch and len(events) < max_events:
             fd, number, mask = self._batch.popleft()
             connection = self._connections.get(number)
@@ -177,8 +173,8 @@ class Kernel:
         return events
 
     def _serve_ready(self, events: list[Event], max_events: int) -> None:
-        connection = self._ready.popleft()
-        connection.is_listed = False
+        connection = next(iter(self._ready))
+        del self._ready[connection]
         if connection.phase in (Phase.CLOSING, Phase.FREE):
             return
         if connection.failure is not None:
@@ -192,7 +188,7 @@ class Kernel:
     def _serve_socket(self, connection: Connection, mask: int, events: list[Event], max_events: int) -> None:
         if mask & select.EPOLLOUT:
             self._write(connection)
-        if not mask & (select.EPOLLIN | FAILED) or connection.phase is Phase.FREE or connection.is_listed:
+        if not mask & (select.EPOLLIN | FAILED) or connection.phase is Phase.FREE or connection in self._ready:
             return
         if connection.phase is Phase.CLOSING:
             self._discard(connection, mask)
@@ -205,18 +201,13 @@ class Kernel:
 
     def _receive(self, connection: Connection, events: list[Event], max_events: int) -> None:
         is_greeting = connection.phase is Phase.GREETING
+        limit = min(RECV_BYTES, self._greeting_max_frame + LENGTH_BYTES) if is_greeting else RECV_BYTES
         self._counts["recv_calls"] += 1
-        try:
-            received = connection.sock.recv(
-                min(RECV_BYTES, self._greeting_max_frame + LENGTH_BYTES) if is_greeting else RECV_BYTES
-            )
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._end(connection, error.errno or 0, events)
+        received, failure = receive(connection.sock, limit)
+        if received is None:
             return
         if not received:
-            self._end(connection, 0, events)
+            self._end(connection, failure, events)
             return
         self._counts["bytes_in"] += len(received)
         if not is_greeting:
@@ -228,7 +219,7 @@ class Kernel:
         inbox = connection.inbox
         while connection.has_whole_frame and connection.may_deliver:
             if len(events) >= max_events:
-                self._list_ready(connection)
+                self._ready[connection] = None
                 return
             (length,) = LENGTH.unpack_from(inbox)
             if not 4 <= length <= connection.max_frame:
@@ -261,16 +252,10 @@ class Kernel:
 
     def _discard(self, connection: Connection, mask: int) -> None:
         """Closing: read and forget, so that the peer's late bytes do not reset what it has yet to read."""
-        try:
-            received = connection.sock.recv(RECV_BYTES)
-        except (BlockingIOError, InterruptedError):
+        received, failure = receive(connection.sock, RECV_BYTES)
+        if received is None or received:
             return
-        except OSError:
-            self._release_slot(connection)
-            return
-        if received:
-            return
-        if mask & FAILED or not (connection.outbox or connection.is_dirty):
+        if failure or mask & FAILED or not (connection.outbox or connection in self._dirty):
             self._release_slot(connection)
         else:
             connection.has_ended = True
@@ -310,7 +295,7 @@ class Kernel:
         connection.is_muted = connection.is_drain_wanted = connection.is_drained = False
         connection.since_s = connection.progress_s = self._now_s
         self._set_interest(connection, connection.interest | select.EPOLLIN)
-        self._mark_dirty(connection)
+        self._dirty[connection] = None
 
     def abort(self, conn: int) -> None:
         connection = self._connections.get(conn)
@@ -343,10 +328,8 @@ class Kernel:
             self._counts["dropped_frames"] += frames
             return False
         self._queue(connection, frame, frames)
-        rid = HEADER.unpack_from(frame)[3]
-        if rid and not more and connection.unanswered:
-            connection.unanswered -= 1
-            self._resume(connection)
+        if HEADER.unpack_from(frame)[3] and not more:
+            self.answered(conn)
         return True
 
     def answered(self, conn: int) -> None:
@@ -363,12 +346,12 @@ class Kernel:
             if connection is None:
                 continue
             queued = len(connection.outbox)
-            if connection.is_muted or (is_droppable and queued >= connection.outbox_bound // 2):
+            is_skipped = connection.is_muted or (is_droppable and queued >= connection.outbox_bound // 2)
+            if is_skipped or queued >= connection.outbox_bound or not self._has_hard_room(connection, len(frame)):
                 self._counts["dropped_frames"] += frames
-            elif queued >= connection.outbox_bound or not self._has_hard_room(connection, len(frame)):
-                self._counts["dropped_frames"] += frames
-                connection.is_muted = True
-                just_muted.append(conn)
+                if not is_skipped:
+                    connection.is_muted = True
+                    just_muted.append(conn)
             else:
                 self._queue(connection, frame, frames)
         return just_muted
@@ -384,15 +367,14 @@ class Kernel:
 
     def notify_drained(self, conn: int) -> bool:
         connection = self._find_open(conn)
-        if connection is None or len(connection.outbox) <= connection.outbox_bound // 4:
+        if connection is None or connection.is_low:
             return False
         connection.is_drain_wanted = True
         return True
 
     def flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
+        dirty, self._dirty = self._dirty, {}
         for connection in dirty:
-            connection.is_dirty = False
             if connection.phase is Phase.FREE or connection.interest & select.EPOLLOUT:
                 continue
             if connection.outbox:
@@ -410,19 +392,14 @@ class Kernel:
         connection.outbox += frame
         self._outbox_total += len(frame)
         self._counts["frames_out"] += frames
-        self._mark_dirty(connection)
+        self._dirty[connection] = None
 
     def _write(self, connection: Connection) -> None:
         self._counts["send_calls"] += 1
-        try:
-            sent = connection.sock.send(connection.outbox, socket.MSG_NOSIGNAL)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as error:
-            if error.errno not in (errno.ENOBUFS, errno.ENOMEM):
-                self._fail(connection, error.errno or 0)
-                return
-            sent = 0
+        sent, failure = write(connection.sock, connection.outbox)
+        if failure:
+            self._fail(connection, failure)
+            return
         if sent:
             connection.progress_s = self._now_s
         del connection.outbox[:sent]
@@ -436,10 +413,10 @@ class Kernel:
             self._finish_sending(connection)
 
     def _notice_room(self, connection: Connection) -> None:
-        if connection.is_drain_wanted and len(connection.outbox) <= connection.outbox_bound // 4:
+        if connection.is_drain_wanted and connection.is_low:
             connection.is_drain_wanted = False
             connection.is_drained = True
-            self._list_ready(connection)
+            self._ready[connection] = None
         self._resume(connection)
 
     def _finish_sending(self, connection: Connection) -> None:
@@ -447,8 +424,7 @@ class Kernel:
             self._release_slot(connection)
             return
         connection.progress_s = self._now_s
-        with suppress(OSError):  # not connected any more: the discarding read will see it
-            connection.sock.shutdown(socket.SHUT_WR)
+        end_writing(connection.sock)
 
     def _fail(self, connection: Connection, number: int) -> None:
         if connection.phase is Phase.CLOSING:
@@ -457,7 +433,7 @@ class Kernel:
         self._outbox_total -= len(connection.outbox)
         connection.outbox.clear()
         connection.failure = number
-        self._list_ready(connection)
+        self._ready[connection] = None
 
     # Bookkeeping
 
@@ -470,17 +446,7 @@ class Kernel:
             return
         self._set_interest(connection, connection.interest | select.EPOLLIN)
         if connection.has_whole_frame:
-            self._list_ready(connection)
-
-    def _list_ready(self, connection: Connection) -> None:
-        if not connection.is_listed:
-            connection.is_listed = True
-            self._ready.append(connection)
-
-    def _mark_dirty(self, connection: Connection) -> None:
-        if not connection.is_dirty:
-            connection.is_dirty = True
-            self._dirty.append(connection)
+            self._ready[connection] = None
 
     def _set_interest(self, connection: Connection, interest: int) -> None:
         if connection.interest != interest:
@@ -524,7 +490,6 @@ class Kernel:
         for conn in list(self._connections):
             self.abort(conn)
         self._listeners.remove_all()
-        self._ready.clear()
-        self._dirty.clear()
-        self._batch.clear()
+        for waiting in (self._ready, self._dirty, self._batch):
+            waiting.clear()
         self._epoll.close()

@@ -1,15 +1,13 @@
-"""What the twin of the kernel remembers: connections, their deadlines, listeners; and the pure rules on frames.
+"""What the twin of the kernel remembers of a connection, its deadlines, and the pure rules on frames.
 
-It must not read or write a connection: that is ``_framing_py``. Invariant: ``may_deliver`` alone knows flow control.
+It must not do I/O: that is ``_framing_py`` and ``_framing_py_sockets``. Invariant: ``may_deliver`` alone knows flow control.
 """
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import struct
-from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple
 
@@ -20,7 +18,6 @@ ACCEPTS_PER_POLL = 64
 SOCKETS_PER_POLL = 1024
 HARD_MARGIN_BYTES = 8 << 20
 INDEX_BITS = 20
-MAX_LISTENERS = 16
 
 LENGTH = struct.Struct(">I")
 HEADER = struct.Struct(">IBBH")
@@ -58,8 +55,6 @@ class Connection:
         self.is_drain_wanted = False
         self.is_drained = False
         self.has_ended = False  # the peer's end was read while closing
-        self.is_listed = False
-        self.is_dirty = False
 
     @property
     def index(self) -> int:
@@ -68,6 +63,11 @@ class Connection:
     @property
     def is_open(self) -> bool:
         return self.phase in (Phase.GREETING, Phase.ADMITTED) and self.failure is None
+
+    @property
+    def is_low(self) -> bool:
+        """What DRAINED tells."""
+        return len(self.outbox) <= self.outbox_bound // 4
 
     @property
     def may_deliver(self) -> bool:
@@ -108,59 +108,6 @@ class Deadlines(NamedTuple):
         if connection.timeout_s and now_s - connection.since_s >= connection.timeout_s:
             return SILENT
         return None
-
-
-class Listeners:
-    """Listening sockets, by the caller's descriptor; suspended together while there is nothing to accept with."""
-
-    def __init__(self, epoll: select.epoll) -> None:
-        self._epoll = epoll
-        self._sockets: dict[int, tuple[socket.socket, int]] = {}
-        self._is_accepting = True
-
-    def add(self, fd: int, tag: int) -> None:
-        if fd in self._sockets:
-            raise ValueError(f"already listening on {fd}")
-        if len(self._sockets) == MAX_LISTENERS:
-            raise ValueError(f"more than {MAX_LISTENERS} listeners")
-        self._sockets[fd] = (socket.socket(fileno=os.dup(fd)), tag)
-        self._epoll.register(fd, select.EPOLLIN if self._is_accepting else 0)
-
-    def remove(self, fd: int) -> None:
-        found = self._sockets.pop(fd, None)
-        if found is not None:
-            self._epoll.unregister(fd)
-            found[0].close()
-
-    def remove_all(self) -> None:
-        for fd in list(self._sockets):
-            self.remove(fd)
-
-    def find(self, fd: int) -> tuple[socket.socket, int] | None:
-        return self._sockets.get(fd)
-
-    def set_accepting(self, is_accepting: bool) -> None:
-        if self._is_accepting != is_accepting:
-            self._is_accepting = is_accepting
-            for fd in self._sockets:
-                self._epoll.modify(fd, select.EPOLLIN if is_accepting else 0)
-
-
-def refuse(sock: socket.socket, refusal: bytes) -> None:
-    """Say why, best effort: input that came already is read, as it would turn the close into a reset."""
-    with sock, suppress(OSError):
-        sock.setblocking(False)
-        sock.send(refusal, socket.MSG_NOSIGNAL)
-        sock.shutdown(socket.SHUT_WR)
-        sock.recv(RECV_BYTES)
-
-
-def packed_address(family: int, address: object) -> bytes:
-    """4 bytes for IPv4, also where it comes mapped into IPv6: one peer has one address."""
-    if family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
-        return b""
-    packed = socket.inet_pton(family, address[0].partition("%")[0])
-    return packed[12:] if packed.startswith(bytes(10) + b"\xff\xff") else packed
 
 
 def count_frames(glued: bytes) -> int:

@@ -10,16 +10,17 @@ Theory of operation: how delivery is made whole
 -----------------------------------------------
 The server promises that SENT means durable, and that the log of a chat is the truth; what it pushes is best effort. The
 client turns that into: *every message is shown to the application once, in the chat's order, and every message that the
-application sends is in the chat once, in the order of sending*. Four mechanisms, each a file that knows only itself:
+application sends is in the chat once, in the order of sending*. Five mechanisms, each a file that knows only itself:
 
 - Towards the application (``chatlog.py``). Each message names its predecessor in the log. A message whose predecessor
   has not been shown is held back, and the hole is read by HISTORY until the server says that nothing is left in it.
   What comes twice has a seq that was already shown, and is dropped.
-- After an interruption (``catchup.py``). Every session begins with SYNC, which carries this device's cursors. The
-  same is done when the server says LAGGED, and when this client itself had to let messages go because its application
-  read too slowly: its queue is bounded, and the log keeps what does not fit. Reading the socket never stops for a
-  slow application, because replies to the application's own requests come through the same socket: stopping would be
-  a deadlock for an application that sends and never looks at events.
+- After an interruption (``catchup.py``). Every session begins with SYNC, which carries this device's cursors, and so
+  does what follows a LAGGED.
+- With a slow application (``inbox.py``). The queue of events is bounded. What does not fit is let go and noted as one
+  more hole, to be read from the log when the application has caught up. The alternative, to stop reading the socket,
+  would deadlock an application that sends and never looks at events: the replies to its own requests come through
+  the same socket.
 - Acknowledging (``cursors.py``, ``journal.py``). A message counts as handled when the application asks for the event
   *after* it. Then its cursor moves, the store remembers the cursor, and only then the server is told by ACK. So after
   a crash the last message may be shown again (at least once, from process to process), and none is skipped.
@@ -139,7 +140,8 @@ class Client:
 
     Methods that ask the server something wait while there is no connection, repeat the question on the next one, and
     heed the server's wishes for patience: put ``trio.fail_after`` around those that must not wait. They raise Refused
-    when the server says no, and NotConnected when the client stays away, signed out or was closed.
+    when the server says no, and NotConnected when the client stays away, signed out or was closed. (Messages alone may
+    be queued while it stays away: they go out when it is told to ``reconnect``.)
     """
 
     def __init__(self, lifecycle: Lifecycle) -> None:

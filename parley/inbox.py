@@ -1,6 +1,6 @@
 """From frames to the application: every chat's log, and the bounded queue behind ``Client.next_event``.
 
-It must not know sockets, rids or the store. It is told what came and says what is missing (``next_hole``).
+It must not know sockets, rids or the store. It is told what came and says what is missing (``wait_hole``).
 
 Invariant: a log event enters the queue in its chat's order, once; the cursor of a chat moves when the application
 asks for the event after it. Bounds: at ``max_events`` waiting log events, messages are noted as existing and let go,

@@ -52,7 +52,7 @@ class Lifecycle:
         self._uniform = random.Random().uniform  # spreads clients over time, keeps no secret
         self._judge = Judge(self._uniform, can_renew_token=credentials.has_source)
         self._sender = Sender(self.outbox, self.inbox, self.journal)
-        self._absence: NotConnected | None = None  # set while no session will come by itself
+        self._absence: str | None = None  # why; set while no session will come by itself
         self._is_done = False
         self._changed = trio.Event()
         self._nudge = trio.Event()
@@ -88,7 +88,7 @@ class Lifecycle:
             if self.session is not None:
                 await self.session.leave("closed by the application")
             await self._over.wait()
-        self._leave(NotConnected("the client was closed"))
+        self._leave("the client was closed")
         self.inbox.end()
 
     @property
@@ -102,14 +102,14 @@ class Lifecycle:
         """The current session, or the next one. Raises NotConnected if none will come by itself."""
         while self.session is None:
             if self._absence is not None:
-                raise self._absence
+                raise NotConnected(self._absence)
             await self._changed.wait()
         return self.session
 
     def require_presence(self) -> None:
         """Raises NotConnected when signed out or closed: nothing may be queued any more."""
         if self._absence is not None and self._is_done:
-            raise self._absence
+            raise NotConnected(self._absence)
 
     def reconnect(self) -> None:
         """Do not wait any longer for the next attempt. Nothing to do while connected."""
@@ -222,7 +222,7 @@ class Lifecycle:
 
     async def _stay_away(self, ending: Ending) -> None:
         self.inbox.add_hint(StayedAway(ending.code or Code.UNAVAILABLE, ending.reason))
-        self._absence = NotConnected(f"stays away until reconnect(): {ending.reason}")
+        self._absence = f"stays away until reconnect(): {ending.reason}"
         self._notify()
         await self._nudge.wait()
         self._nudge = trio.Event()
@@ -231,17 +231,17 @@ class Lifecycle:
     def _sign_out(self, ending: Ending) -> None:
         self._is_done = True
         self._forget_resume_token()
-        self._leave(NotConnected(f"signed out: {ending.reason}"))
+        self._leave(f"signed out: {ending.reason}")
         self.inbox.end(SignedOut(ending.code or Code.UNAVAILABLE, ending.reason))
 
     def _forget_resume_token(self) -> None:
         self._credentials.resume_token = None
         self.journal.note_resume_token(b"")
 
-    def _leave(self, error: NotConnected) -> None:
+    def _leave(self, why: str) -> None:
         """No session will ever come: everybody who waits for one is told."""
-        self._absence = error
-        self.outbox.close(error)
+        self._absence = why
+        self.outbox.close(NotConnected(why))
         self._notify()
 
     def _notify(self) -> None:

@@ -209,6 +209,9 @@ class Outbox:
         """Nobody will send these any more from here. A store still has them."""
         for pending in self._by_id.values():
             pending.settle(error)
+        self._by_id.clear()
+        self._lanes.clear()
+        self._room.set()
 
     def note_settled(self, pending: PendingSend) -> None:
         self._by_id.pop((pending.chat_id, pending.client_msg_id), None)

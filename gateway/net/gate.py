@@ -179,12 +179,14 @@ class Gate:
         elif op in (TOO_SHORT, TOO_LARGE):
             self._fail(session, 0, _framing_fault(op, tag))
 
-    def forget(self, session: Session) -> None:
-        """The session is over, for whatever reason: nobody finds it any more."""
-        if self._parts.sessions.remove(session):
-            if session.sync is not None:
-                session.sync.cancel_scope.cancel()
-            self._parts.registry.dismiss(session.user_id, session.device_id, session.session_id)
+    def forget(self, session: Session) -> bool:
+        """The session is over, for whatever reason: nobody finds it any more. False: it was over."""
+        if not self._parts.sessions.remove(session):
+            return False
+        if session.sync is not None:
+            session.sync.cancel_scope.cancel()
+        self._parts.registry.dismiss(session.user_id, session.device_id, session.session_id)
+        return True
 
     def end_session(self, session: Session, code: Code, message: str, detail: object = None) -> None:
         """ERROR with a code that ends, and the end."""

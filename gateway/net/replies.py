@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class Replies:
-    def __init__(self, kernel: Kernel, metrics: WorkerMetrics, forget: Callable[[Session], None]) -> None:
-        """``forget``: the session's end, for everybody who knows of it."""
+    def __init__(self, kernel: Kernel, metrics: WorkerMetrics, forget: Callable[[Session], bool]) -> None:
+        """``forget``: the session's end, for everybody who knows of it; False: it had ended."""
         self._kernel = kernel
         self._metrics = metrics
         self._forget = forget
@@ -29,16 +29,14 @@ class Replies:
     def answer(self, session: Session, rid: int, op: int, payload: bytes) -> None:
         if op == Op.ERROR:
             self._metrics.errors[_code_of(payload)] += 1
-        if not self._kernel.send(session.conn, encode_payload(op, payload, rid=rid)) and self._forgets(session):
-            self._metrics.slow_consumers += 1
-            self._metrics.errors[Code.SLOW_CONSUMER] += 1
-            self._end(session.conn, encode(Op.CLOSE, Close(Code.SLOW_CONSUMER, "you read too slowly")))
+        if not self._kernel.send(session.conn, encode_payload(op, payload, rid=rid)):
+            self._not_taken(session)
 
-    def _forgets(self, session: Session) -> bool:
-        is_here = self._kernel.outbox_bytes(session.conn) > 0
-        if is_here:
-            self._forget(session)
-        return is_here
+    def _not_taken(self, session: Session) -> None:
+        """The connection has gone, and its session is about to; or its outbox is at the bound that even answers have."""
+        if self._kernel.outbox_bytes(session.conn) and self._forget(session):
+            self._metrics.slow_consumers += 1
+            self.end(session.conn, Code.SLOW_CONSUMER, "you read too slowly")
 
     def refuse(self, conn: int, rid: int, error: ProtocolError, *, is_hello: bool = False) -> bool:
         """ERROR for a request. Returns True if it ended the connection. With rid 0 only such an end is told, and a

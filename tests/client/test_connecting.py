@@ -171,15 +171,18 @@ async def test_two_faults_of_ours_running_keep_the_client_away(autojump_clock: t
 
 async def test_a_revoked_device_signs_out(autojump_clock: trio.testing.MockClock) -> None:
     store = parley.MemoryClientStore()
-    async with connected(Network(), store=store) as (client, peer):
+    options = parley.Options(max_outbox=1)
+    async with connected(Network(), store=store, options=options) as (client, peer):
         pending = client.send_nowait(CHAT, b"x")
+        with trio.move_on_after(1):
+            await client.send(CHAT, b"no room")
         await peer.say(Op.ERROR, wire.Error(202, "revoked"))
         events = [event async for event in client.events()]
         assert events[-1] == parley.SignedOut(202, "revoked")
         with pytest.raises(parley.NotConnected):
             await pending.sent()
         with pytest.raises(parley.NotConnected):
-            client.send_nowait(CHAT, b"y")
+            await client.send(CHAT, b"y")
         with pytest.raises(parley.NotConnected):
             await client.chat(CHAT)
     assert (await store.load()).resume_token is None

@@ -256,6 +256,7 @@ async def test_a_chat_that_is_new_to_a_full_client_is_read_from_where_it_began(
     async with connected(Network(), options=parley.Options(max_events=1)) as (client, peer):
         await peer.push(11, 10)
         await peer.push(6, 5, chat_id=CHAT + 1)
+        await trio.testing.wait_all_tasks_blocked()
         assert await next_seqs(client, 1) == [11]
         asked = await peer.find(Op.HISTORY)
         assert asked.body == wire.History(CHAT + 1, None, 5, 200)

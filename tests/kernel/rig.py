@@ -44,7 +44,7 @@ class Rig:
         return sock
 
     def greet(self, buffer_bytes: int = 0) -> tuple[int, socket.socket]:
-        """A connection in the greeting phase, and its peer. ``buffer_bytes``: how much the system takes for a peer that does not read."""
+        """A connection in the greeting phase, and its peer. ``buffer_bytes``: what the system takes if the peer does not read."""
         ours, peer = socket.socketpair()
         if buffer_bytes:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
@@ -52,7 +52,13 @@ class Rig:
         return self.kernel.adopt(ours.detach()), self.keep(peer)
 
     def connect(
-        self, *, window: int = 0, max_frame: int = 65_536, timeout_s: int = 0, max_outbox_bytes: int = 0, buffer_bytes: int = 0
+        self,
+        *,
+        window: int = 0,
+        max_frame: int = 65_536,
+        timeout_s: int = 0,
+        max_outbox_bytes: int = 0,
+        buffer_bytes: int = 0,
     ) -> tuple[int, socket.socket]:
         """An admitted connection, and its peer."""
         conn, peer = self.greet(buffer_bytes)

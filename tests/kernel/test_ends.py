@@ -13,8 +13,8 @@ from gateway._framing_values import ACCEPTED, CLOSED, KernelFull
 from tests.kernel.rig import MakeRig, Rig, frame, has_ended, read_all
 
 EVERY_CALL = [
-    ("admit", False), ("release", None), ("send", False), ("fanout", []), ("unmute", None), ("outbox_bytes", 0),
-    ("notify_drained", False), ("close", None), ("abort", None),
+    ("admit", False), ("release", None), ("send", False), ("answered", None), ("fanout", []), ("unmute", None),
+    ("outbox_bytes", 0), ("notify_drained", False), ("close", None), ("abort", None),
 ]  # fmt: skip
 
 
@@ -227,7 +227,7 @@ def test_shutdown_closes_every_socket_and_is_idempotent(rig: Rig) -> None:
     assert has_ended(admitted)
     rig.kernel.shutdown()
     assert not rig.kernel.send(conn, frame(18))
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match="kernel was shut down"):
         rig.poll()
 
 

@@ -30,7 +30,9 @@ def test_each_reply_lets_one_held_request_through(rig: Rig) -> None:
     assert rig.poll() == []
 
 
-@pytest.mark.parametrize(("reply", "more"), [(frame(18, 1), True), (frame(18, 0), False), (frame(18) + frame(18, 1), False)])
+@pytest.mark.parametrize(
+    ("reply", "more"), [(frame(18, 1), True), (frame(18, 0), False), (frame(18) + frame(18, 1), False)]
+)
 def test_a_push_or_a_part_of_a_reply_opens_no_window(rig: Rig, reply: bytes, more: bool) -> None:
     conn, peer = rig.connect(window=1)
     peer.sendall(requests(1, 2))
@@ -39,8 +41,25 @@ def test_a_push_or_a_part_of_a_reply_opens_no_window(rig: Rig, reply: bytes, mor
     assert rig.poll() == []
 
 
-def test_frames_without_a_rid_need_no_window(rig: Rig) -> None:
+def test_a_request_that_gets_no_reply_is_answered_all_the_same(rig: Rig) -> None:
     conn, peer = rig.connect(window=1)
+    peer.sendall(requests(1, 3))
+    rig.poll()
+    rig.kernel.answered(conn)
+    assert rig.kernel.has_backlog
+    assert rig.poll() == [(conn, 16, 2, b"")]
+
+
+def test_more_answers_than_requests_widen_no_window(rig: Rig) -> None:
+    conn, peer = rig.connect(window=1)
+    rig.kernel.answered(conn)
+    rig.kernel.send(conn, frame(17, 1))
+    peer.sendall(requests(1, 2))
+    assert rig.poll() == [(conn, 16, 1, b"")]
+
+
+def test_frames_without_a_rid_need_no_window(rig: Rig) -> None:
+    _, peer = rig.connect(window=1)
     peer.sendall(frame(19) * 5 + frame(16, 1))
     assert len(rig.poll()) == 6
 

@@ -6,6 +6,7 @@ results, bytes at the peers, statistics. ``make fuzz`` searches longer with the 
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from tests.kernel.rig import KERNELS, PING, Rig, frame, read_all
 
 CONNECTIONS = 3
 STREAMS = 5
+OF_THE_STAGE = ("connect", "poll", "flush", "sweep", "fanout")
+OF_THE_KERNEL = ("release", "answered", "unmute", "notify_drained", "close", "abort")
 
 frames = st.builds(
     frame,
@@ -37,7 +40,7 @@ def pieces(draw: st.DrawFn) -> list[bytes]:
         for position, byte in draw(st.lists(st.tuples(positions, st.integers(0, 255)), max_size=2)):
             stream[position] = byte
     cuts = sorted({0, len(stream), *draw(st.lists(positions, max_size=6))})
-    return [bytes(stream[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [bytes(stream[start:end]) for start, end in itertools.pairwise(cuts)]
 
 
 which = st.integers(0, STREAMS - 1)
@@ -49,6 +52,7 @@ steps = st.one_of(
     st.tuples(st.just("admit"), which, st.sampled_from([0, 1, 2]), st.sampled_from([40, 64, 100_000])),
     st.tuples(st.just("release"), which),
     st.tuples(st.just("send"), which, frames, st.booleans()),
+    st.tuples(st.just("answered"), which),
     st.tuples(st.just("fanout"), frames, st.booleans()),
     st.tuples(st.just("flush")),
     st.tuples(st.just("read"), which, st.sampled_from([1, 100, 1 << 20])),
@@ -116,18 +120,16 @@ class Stage:
     def send(self, index: int, reply: bytes, more: bool) -> object:
         return self.rig.kernel.send(self.conns[index], reply, more)
 
-    def call(self, name: str, index: int) -> object:
-        return getattr(self.rig.kernel, name)(self.conns[index])
-
     def run(self, step: tuple[str, *tuple[object, ...]]) -> object:
         name, *rest = step
-        if name in {"feed", "read", "peer_shuts", "peer_closes", "admit", "send", "release", "close", "abort", "unmute", "notify_drained"}:
-            index = rest[0]
-            assert isinstance(index, int)
-            if index >= len(self.conns):
-                return None
-        if name in {"release", "close", "abort", "unmute", "notify_drained"}:
-            return self.call(name, *rest)  # type: ignore[arg-type]
+        if name in OF_THE_STAGE:
+            return getattr(self, name)(*rest)
+        index = rest[0]
+        assert isinstance(index, int)
+        if index >= len(self.conns):
+            return None
+        if name in OF_THE_KERNEL:
+            return getattr(self.rig.kernel, name)(self.conns[index])
         return getattr(self, name)(*rest)
 
     def state(self) -> object:

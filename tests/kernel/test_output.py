@@ -68,7 +68,9 @@ def test_an_outbox_filled_and_emptied_for_long_keeps_its_order(rig: Rig) -> None
     assert received + drain(rig, peer) == expected
 
 
-@pytest.mark.parametrize("not_frames", [b"", b"\0", frame(1)[:7], frame(1) + b"\0", b"\0\0\0\3abc", frame(1, 0, b"abc")[:-1]])
+@pytest.mark.parametrize(
+    "not_frames", [b"", b"\0", frame(1)[:7], frame(1) + b"\0", b"\0\0\0\3abc", frame(1, 0, b"abc")[:-1]]
+)
 def test_bytes_that_are_not_whole_frames_are_refused(rig: Rig, not_frames: bytes) -> None:
     conn, peer = rig.connect()
     with pytest.raises(ValueError, match="frame"):

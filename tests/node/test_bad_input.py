@@ -114,7 +114,7 @@ def test_a_good_vector_has_one_answer_if_it_has_a_rid(
     """Its chat is not there, its token no good: a reply all the same, and never a fault of the server's."""
     wire = login(node, new_user())
     wire.write(bytes.fromhex(entry["bytes"]))
-    if entry["rid"]:
+    if entry["rid"] and entry["op"] != "PONG":
         frame = wire.reply(entry["rid"])
         assert frame.op != Op.ERROR or code_of(frame) // 100 in (2, 3)
     wire.barrier()

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from storage.api import Store
+from tests.storage.backends import BACKENDS, MakeStore, Stores
+
+OpenStore = Callable[..., Awaitable[Store]]
+
+
+@pytest.fixture(params=BACKENDS)
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
+    return BACKENDS[request.param](tmp_path)
+
+
+@pytest.fixture
+async def open_store(make_store: MakeStore) -> AsyncIterator[OpenStore]:
+    """Open one more handle, with options; closed after the test."""
+    async with AsyncExitStack() as opened:
+
+        async def open_one(**options: object) -> Store:
+            store = make_store(**options)
+            await store.open()
+            opened.push_async_callback(store.close)
+            return store
+
+        yield open_one
+
+
+@pytest.fixture
+async def store(open_store: OpenStore) -> Store:
+    return await open_store()
+
+
+@pytest.fixture(params=["one handle", "two handles"])
+async def stores(request: pytest.FixtureRequest, open_store: OpenStore) -> Stores:
+    one = await open_store()
+    return Stores(one, one if request.param == "one handle" else await open_store())
