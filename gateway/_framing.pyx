@@ -1,28 +1,29 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The kernel: every socket of a process, the frames on them, and what waits to be written. ``_framing.pyi`` is its contract.
+"""The kernel: every socket of a process, the frames on them, and what waits to be written. ``_framing.pyi`` is its
+contract.
 
 It owns sockets, buffers and the epoll descriptor. It must not know what a frame means, and calls nothing back: ints and
-bytes go in, events come out. Invariant: whatever a peer does, work per call and memory per connection stay below a bound
-that was stated beforehand, and no byte is lost, doubled or reordered within a connection.
+bytes go in, events come out. Invariant: whatever a peer does, work per call and memory per connection stay below a
+bound that was stated beforehand, and no byte is lost, doubled or reordered within a connection.
 
 Theory of operation
 ===================
 
 *A cycle.* The caller waits until the epoll descriptor is readable, calls ``poll`` once, acts on the events, calls
-``flush`` once. Between them nothing is written: ``send``, ``fanout`` and the automatic replies append to outboxes, and a
-connection that has something new is put on the dirty list. ``flush`` then makes one send() per dirty connection. That
-coalescing is what the kernel is for: in the prototype one sender to 256 receivers reached 1,740,000 deliveries/s with it
-and 145,000 without, because a system call costs as much as formatting ten frames.
+``flush`` once. Between them nothing is written: ``send``, ``fanout`` and the automatic replies append to outboxes, and
+a connection that has something new is put on the dirty list. ``flush`` then makes one send() per dirty connection. That
+coalescing is what the kernel is for: in the prototype one sender to 256 receivers reached 1,740,000 deliveries/s with
+it and 145,000 without, because a system call costs as much as formatting ten frames.
 
-*Level-triggered epoll.* A poll is bounded: it stops reading a connection after 64 KiB, accepting after 64, and altogether
-at ``max_events``. With edge-triggered epoll each stop would need a list of what was left unread, and a mistake in it is a
-connection that sleeps for ever. Level-triggered, the system keeps that list. What epoll reported and the poll did not reach
-is served first by the next one, before epoll is asked again: else the first few busy sockets of each report would
-starve the others.
+*Level-triggered epoll.* A poll is bounded: it stops reading a connection after 64 KiB, accepting after 64, and
+altogether at ``max_events``. With edge-triggered epoll each stop would need a list of what was left unread, and a
+mistake in it is a connection that sleeps for ever. Level-triggered, the system keeps that list. What epoll reported and
+the poll did not reach is served first by the next one, before epoll is asked again: else the first few busy sockets of
+each report would starve the others.
 
-*Interest is lazy.* A connection that may not be read (its window is full, its outbox is at the bound) keeps EPOLLIN until
-the socket is readable indeed; only then is it disarmed. Most pauses end sooner and cost no epoll_ctl. ``_resume`` arms it
-again, and is called at each of the places where the pause can end: admit, release, send, and any write.
+*Interest is lazy.* A connection that may not be read (its window is full, its outbox is at the bound) keeps EPOLLIN
+until the socket is readable indeed; only then is it disarmed. Most pauses end sooner and cost no epoll_ctl. ``_resume``
+arms it again, and is called at each of the places where the pause can end: admit, release, send, and any write.
 
 *Where input lies.* recv goes into one buffer that all connections share, and frames are cut out of it right there. Only
 what could not be delivered is copied into the connection's inbox: a part of a frame, or frames that are held. When the
@@ -32,30 +33,32 @@ time is linear. Memory follows the bytes that came, never a length that a peer a
 buffer at all: 88 bytes in a slab that grows by chunks.
 
 *The ready list.* Input that lies in an inbox and may be delivered is invisible to epoll. Such connections are on the
-ready list, first in first out, and so are those with something to tell: DRAINED, or a failed send. While it is not empty
-``has_backlog`` is true and the caller polls again without waiting. A connection on the list is not read.
+ready list, first in first out, and so are those with something to tell: DRAINED, or a failed send. While it is not
+empty ``has_backlog`` is true and the caller polls again without waiting. A connection on the list is not read.
 
-*Flow control* is one rule, ``may_deliver``: in the greeting phase there is an allowance of one frame, renewed by ``release``;
-when admitted, fewer than ``window`` requests are unanswered and the outbox is below its bound. It stops delivery and
-reading together, so that a peer that floods PINGs and does not read the replies fills one outbox and then its own socket.
+*Flow control* is one rule, ``may_deliver``: in the greeting phase there is an allowance of one frame, renewed by
+``release``; when admitted, fewer than ``window`` requests are unanswered and the outbox is below its bound. It stops
+delivery and reading together, so that a peer that floods PINGs and does not read the replies fills one outbox and then
+its own socket.
 
-*Outboxes* are one contiguous buffer for each connection that has something to be written, begun from a small pool and given back when
-empty. Live bytes are moved only when as many were consumed before (see ``append``), so a large outbox that is written in
-small pieces costs linear time. Three bounds: pushes stop at the connection's bound (the connection becomes muted, since a
-push can be read again from elsewhere); replies may exceed it by 8 MiB, since a reply cannot, and the window bounds how many
-there are; and there is a bound for the process.
+*Outboxes* are one contiguous buffer for each connection that has something to be written, begun from a small pool and
+given back when empty. Live bytes are moved only when as many were consumed before (see ``append``), so a large outbox
+that is written in small pieces costs linear time. Three bounds: pushes stop at the connection's bound (the connection
+becomes muted, since a push can be read again from elsewhere); replies may exceed it by 8 MiB, since a reply cannot, and
+the window bounds how many there are; and there is a bound for the process.
 
-*Ends.* ``close`` gives the peer time to read why: flush, shut down the write side, read and discard until the peer's end or
-``linger_s``; closing a socket with unread input would send a reset, which destroys what the peer has not read yet. A slot's
-generation grows when it is freed, so a stale ConnId finds nothing. A send that fails is told by the next poll as CLOSED.
+*Ends.* ``close`` gives the peer time to read why: flush, shut down the write side, read and discard until the peer's
+end or ``linger_s``; closing a socket with unread input would send a reset, which destroys what the peer has not read
+yet. A slot's generation grows when it is freed, so a stale ConnId finds nothing. A send that fails is told by the next
+poll as CLOSED.
 
-*accept.* Out of descriptors or memory, accept is suspended until a connection ends or the next sweep: a listener that stays
-readable would make every wait return at once. (A spare descriptor to accept and close with was rejected: it refuses peers
-who would be served a second later.)
+*accept.* Out of descriptors or memory, accept is suspended until a connection ends or the next sweep: a listener that
+stays readable would make every wait return at once. (A spare descriptor to accept and close with was rejected: it
+refuses peers who would be served a second later.)
 
-*The GIL* is kept in ``poll``, whose work is making Python objects, and released in ``flush`` when several sockets are written. Not
-around each recv: with a second thread that wants the GIL, getting it back takes up to 5 ms. The kernel has no locks: one thread.
-"""
+*The GIL* is kept in ``poll``, whose work is making Python objects, and released in ``flush`` when several sockets are
+written. Not around each recv: with a second thread that wants the GIL, getting it back takes up to 5 ms. The kernel has
+no locks: one thread."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, ENOBUFS, ENOMEM, EPERM, EPROTO, errno

@@ -130,7 +130,7 @@ class Worker:
                 requests=self.router,
                 folding=self.folding,
                 pushes=self.pushes,
-                syncing=Syncing(kernel, self.store, self.heads),
+                syncing=Syncing(kernel, self.store, self.heads, self.flush),
                 reading=Reading(self.store, self.router, self.heads, config.chat.max_members),
                 registry=self.registry,
                 verifier=self._secrets.verifier,

@@ -40,6 +40,7 @@ from storage.api import (
     Watermark,
     slot_of,
 )
+from storage.batches import conflict_in
 from storage.completions import Ending, Refusals, deliver
 from storage.statistics import CommitStatistics
 
@@ -156,10 +157,14 @@ class MemoryStore:
     def append(self, batch: Batch, done: AppendDone) -> None:
         if self._refusals is None:
             raise RuntimeError("append before open")
-        if self._token is None:
+        conflict = conflict_in(batch)
+        if conflict is not None:
+            self._statistics.refusals += 1
+            self._refusals.add(batch, done, conflict)
+        elif self._token is None:
             self._refusals.add(batch, done, StoreUnavailable("the store is closed"))
         elif self._queued_rows + len(batch.rows) > self._queue_rows_max:
-            self._statistics.errors += 1
+            self._statistics.refusals += 1
             self._refusals.add(batch, done, StoreUnavailable("the append queue is full"))
         else:
             if not self._queue:

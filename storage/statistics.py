@@ -1,7 +1,7 @@
 """Counting commits: the totals behind ``Store.statistics``.
 
-Owns numbers only. Written by the one thread that commits, read by any: each is a plain int or float, so that a reader may
-see a commit half counted and nothing worse.
+Owns numbers only. Each is written by one thread (``refusals`` by Trio's, the rest by the one that commits) and read by any:
+plain ints and floats, so that a reader may see a commit half counted and nothing worse.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class CommitStatistics:
         self.commits = 0
         self.rows = 0
         self.errors = 0
+        self.refusals = 0
+        """Errors too, but of the Trio thread: batches that were never queued."""
         self.commit_seconds = 0.0
         self.lock_wait_seconds = 0.0
         self._sizes = [0] * len(BATCH_SIZE_BOUNDS)
@@ -39,7 +41,7 @@ class CommitStatistics:
             commits=self.commits,
             rows=self.rows,
             queued_rows=queued_rows,
-            errors=self.errors,
+            errors=self.errors + self.refusals,
             commit_seconds=self.commit_seconds,
             batch_size_buckets=_cumulative(BATCH_SIZE_BOUNDS, self._sizes),
             commit_seconds_buckets=_cumulative(COMMIT_SECONDS_BOUNDS, self._seconds),

@@ -69,6 +69,7 @@ LAYERS: dict[str, set[str]] = {
 
 PARTS = {
     "gateway.registry": "gateway.worker",
+    "storage.batches": "storage.backends",
     "storage.completions": "storage.backends",
     "storage.memory": "storage.backends",
     "storage.sqlite": "storage.backends",

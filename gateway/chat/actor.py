@@ -145,13 +145,15 @@ class ChatActor:
         """Serve no more, for good. Returns who still waits, oldest first; what is committed has gone out or is in the log."""
         self.is_closed = True
         self._route = None
-        waiting = [request for drafted in self._outgoing for request in drafted.waiters] + [*self._queue]
+        waiting = [request for drafted in self._outgoing for request in drafted.waiters]
+        waiting += _waiters(self._draft) if self._draft is not None else []
+        waiting += self._queue
+        self._draft = None
         self._outgoing.clear()
         self._queue.clear()
         self._looking_up.clear()
-        if self._draft is not None:
-            waiting = _waiters(self._draft) + waiting
-            self._draft = None
+        for request in waiting:
+            request.looked_up_at = -1  # it may have been committed since: the next owner has to look again
         return waiting
 
     def submit(self, request: Request) -> None:

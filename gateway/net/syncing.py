@@ -9,7 +9,7 @@ That rests on the order here: unmute, then ask for heads (which adds this worker
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -56,10 +56,12 @@ class News(NamedTuple):
 
 
 class Syncing:
-    def __init__(self, kernel: Kernel, store: Store, heads: ChatHeads) -> None:
+    def __init__(self, kernel: Kernel, store: Store, heads: ChatHeads, flush: Callable[[], None]) -> None:
+        """``flush``: write what was queued. A run is no part of a dispatch, at whose end that happens by itself."""
         self._kernel = kernel
         self._store = store
         self._heads = heads
+        self._flush = flush
 
     async def run(self, session: Session, rid: int, wish: Sync) -> None:
         """Send MSG and GAP frames, then SYNC_DONE. Raises ProtocolError, StoreError."""
@@ -144,6 +146,7 @@ class Syncing:
             run.drained = trio.Event()
             if not self._kernel.notify_drained(session.conn):
                 break
+            self._flush()
             await run.drained.wait()
         await trio.lowlevel.checkpoint()
 

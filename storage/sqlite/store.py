@@ -15,9 +15,8 @@ from typing import NamedTuple, TypeVar
 
 import trio
 
-from gateway.protocol.identifiers import ChatId, DeviceId, Epoch, Seq, UserId, WorkerId, epoch_of
+from gateway.protocol.identifiers import ChatId, DeviceId, Epoch, Seq, UserId, WorkerId
 from storage.api import (
-    MAX_BATCH_ROWS,
     RESEND_DAYS,
     AppendDone,
     Batch,
@@ -28,8 +27,6 @@ from storage.api import (
     Message,
     OpenedChat,
     SlotRow,
-    StoreConflict,
-    StoreError,
     StoreStatistics,
     StoreUnavailable,
     Watermark,
@@ -153,7 +150,7 @@ class SqliteStore:
     # ---------------------------------------------------------------------------------------------- messages
 
     def append(self, batch: Batch, done: AppendDone) -> None:
-        refusal = _malformed(batch) or self._opened.writer.submit_append(batch, done)
+        refusal = self._opened.writer.submit_append(batch, done)
         if refusal is not None:
             self._opened.refusals.add(batch, done, refusal)
 
@@ -212,17 +209,6 @@ class SqliteStore:
 
     async def read_cursors(self, user_id: UserId, device_id: DeviceId) -> dict[ChatId, Seq]:
         return await self._read(lambda db: cursors_sql.select_cursors(db, user_id, device_id))
-
-
-def _malformed(batch: Batch) -> StoreError | None:
-    """What a batch must be for the one statement to fence it by its seqs. Rising seqs are the caller's word."""
-    rows = batch.rows
-    if not 1 <= len(rows) <= MAX_BATCH_ROWS:
-        return StoreConflict(f"a batch has 1 to {MAX_BATCH_ROWS} rows, not {len(rows)}")
-    first, last = rows[0], rows[-1]
-    if epoch_of(first.seq) != batch.epoch or epoch_of(last.seq) != batch.epoch:
-        return StoreConflict(f"chat {batch.chat_id}: seqs that are not of the batch's epoch {batch.epoch}")
-    return None
 
 
 def _open_files(path: str, reader_count: int) -> _Files:

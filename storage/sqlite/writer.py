@@ -22,6 +22,7 @@ import structlog
 import trio
 
 from storage.api import AppendDone, Appended, Batch, SlotLost, StoreConflict, StoreError, StoreUnavailable
+from storage.batches import conflict_in
 from storage.completions import Ending, deliver
 from storage.sqlite.appending import COMMIT_ROWS, append_one, insert_rows
 from storage.sqlite.calls import Call
@@ -87,6 +88,11 @@ class Writer:
 
     def submit_append(self, batch: Batch, done: AppendDone) -> StoreError | None:
         """Queue a batch, or say why not."""
+        conflict = conflict_in(batch)
+        if conflict is not None:
+            log.critical("store_conflict", error=str(conflict))
+            self._statistics.refusals += 1
+            return conflict
         job = AppendJob(batch, done)
         refusal = self._refusal(job.weight, job.size)
         if refusal is None:
@@ -106,7 +112,7 @@ class Writer:
         if self._is_closed:
             return StoreUnavailable("the store is closed")
         if self.queued_rows + rows > self._bounds.rows or self._queued_bytes + size > self._bounds.size_bytes:
-            self._statistics.errors += 1
+            self._statistics.refusals += 1
             return StoreUnavailable("the write queue is full")
         return None
 

@@ -21,6 +21,7 @@ from bench.delivery import Message as SeenMessage
 from bench.violations import Rule
 from gateway.chat.membership import is_in
 from gateway.chat.ports import Recipient, Room
+from gateway.chat.request import Request
 from gateway.protocol.frames import decode
 from gateway.protocol.identifiers import ChatId, WorkerId
 from gateway.protocol.messages import ChatChange, Event, Kind, Msg, Op, Send, Sent, SystemBody
@@ -74,6 +75,7 @@ class Simulation:
         self._attempts: list[Attempt] = []
         self._unacknowledged: list[tuple[Recipient, Send]] = []
         self._done: list[tuple[Recipient, Send]] = []
+        self._returned: list[tuple[ChatId, Request]] = []
         self._shown_to_carol: list[Msg] = []
         self._number = 0
         for chat_id in CHATS:
@@ -110,6 +112,7 @@ class Simulation:
             (3, self._change_members),
             (8, self._break_appends),
             (4, self._let_late_ones_happen),
+            (5, self._pause_or_resume_the_store),
             (4, self._slow_places),
             (4, self._forget_places),
             (2, self._fail_lookups),
@@ -121,6 +124,8 @@ class Simulation:
             (4, self._move),
             (2, self._overtake),
         ]
+        if self.random.random() < 0.5:
+            await self._hand_on()
         for _ in range(self.random.randint(1, 4)):
             step = self._choose(choices)
             self._ensure_answers()
@@ -195,6 +200,7 @@ class Simulation:
         number = len(self._workers) + len(self._dead) + 1
         worker = self._worker_type(self.database, places, number, ROOM)
         worker.out.on_left = self._left
+        worker.on_moved = partial(self._came_back, worker)
         await self._nursery.start(worker.run)
         self._workers.append(worker)
         return worker
@@ -207,6 +213,23 @@ class Simulation:
         worker = self.random.choice(self._workers)
         await worker.acquire(slot)
         return worker
+
+    def _came_back(self, worker: Worker, chat_id: ChatId, request: Request) -> None:
+        if worker in self._workers:
+            self._returned.append((chat_id, request))
+
+    async def _hand_on(self) -> None:
+        """What an owner gave back goes to the next one, as a retry."""
+        returned, self._returned = self._returned, []
+        for chat_id, request in returned:
+            if isinstance(request.message, Send):
+                request.message.retry = True
+            slot = slot_of(chat_id)
+            worker = await self._owner(slot)
+            for attempt in self._attempts:
+                if attempt.answer is request.origin:
+                    attempt.worker = worker
+            worker.actors.submit(chat_id, worker.tenures[slot], request)
 
     async def _kill(self) -> None:
         worker = self.random.choice(self._workers)
@@ -254,6 +277,16 @@ class Simulation:
             if self.random.random() < 0.5:
                 worker.store.happen_late()
 
+    def _pause_or_resume_the_store(self) -> None:
+        if self.database.is_paused:
+            self._resume_the_store()
+        else:
+            self.database.is_paused = True
+
+    def _resume_the_store(self) -> None:
+        for worker in (*self._dead, *self._workers):
+            worker.store.resume()
+
     def _slow_places(self) -> None:
         places = self.random.choice(self._workers).places
         places.is_slow = not places.is_slow
@@ -285,6 +318,7 @@ class Simulation:
 
     async def _rest(self) -> None:
         """No more faults: everything that was sent is acknowledged, or refused for good."""
+        self._resume_the_store()
         for worker in self._workers:
             worker.store.faults.clear()
             worker.store.lookup_error = None
@@ -293,6 +327,7 @@ class Simulation:
             while worker.places.is_asked:
                 worker.places.answer()
         for _ in range(50):
+            await self._hand_on()
             self._end_cycles()
             await trio.sleep(0.25)
             self._ensure_answers()

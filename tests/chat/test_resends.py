@@ -6,6 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from gateway.chat.remembered import LOOK_BACK_MS
+from gateway.chat.request import Request
 from gateway.protocol.errors import Code
 from gateway.protocol.messages import (
     ChatChange,
@@ -13,7 +14,7 @@ from gateway.protocol.messages import (
     Op,
     Sent,
 )
-from storage.api import TAIL_ROWS, StoreUnavailable
+from storage.api import TAIL_ROWS, StoreUnavailable, slot_of
 from tests.chat.conftest import Restart, StartWorker
 from tests.chat.world import (
     A1,
@@ -243,3 +244,49 @@ async def test_remembered_ids_stay_within_their_bound_and_what_was_forgotten_is_
     await worker.settle()
     assert all(answer.sent.duplicate for answer in again)
     assert worker.store.lookups == [[id_of("m0"), id_of("m1")]]
+
+
+async def test_what_comes_during_a_look_up_waits_for_it(worker: Worker, restart: Restart) -> None:
+    (seq,) = await sent(worker, "old")
+    for number in range(TAIL_ROWS):
+        worker.send(f"m{number}")
+    await worker.settle()
+    later = await restart()
+    await sent(later, "x")
+    again = later.send("old", retry=True)
+    later.actors.advance_dirty()
+    behind = later.send("y")
+    later.actors.advance_dirty()
+    await later.settle()
+    assert (again.seq, again.sent.duplicate) == (seq, True)
+    assert not behind.sent.duplicate
+    assert log_of(later)[-2:] == ["x", "y"]
+
+
+async def test_what_a_lost_slot_gives_back_is_looked_up_anew_by_the_next_owner(worker: Worker) -> None:
+    """It was looked up before, and was not there; then it was committed, and its owner did not hear of it."""
+    for number in range(2 * TAIL_ROWS):
+        worker.send(f"m{number}")
+    await worker.settle()
+    returned: list[Request] = []
+    worker.on_moved = lambda _, request: returned.append(request)
+    await worker.acquire()
+    worker.database.is_paused = True
+    in_flight = worker.send("a", retry=True)
+    await worker.settle()
+    assert len(worker.store.batches[-1].rows) == 1
+    worker.tenures[slot_of(CHAT)].is_lost = True
+    worker.store.resume()
+    await worker.settle()
+    assert len(returned) == 1
+    assert log_of(worker)[-1] == "a"
+    tenure = await worker.acquire()
+    for number in range(TAIL_ROWS):
+        worker.send(f"n{number}")
+    await worker.settle()
+
+    tenure = await worker.acquire()
+    worker.actors.submit(CHAT, tenure, returned[0])
+    await worker.settle()
+    assert in_flight.sent.duplicate
+    assert log_of(worker).count("a") == 1

@@ -250,16 +250,17 @@ class Worker:
         self.lost_slots: list[tuple[int, int]] = []
         self.tenures: dict[int, Tenure] = {}
         self.latencies = 0
+        self.on_moved: Callable[[ChatId, Request], None] = lambda _, request: request.refuse(Code.MOVED, "moved")
         self.actors = self.actors_type(
             Surroundings(
-                self.store,
-                places,
-                self.out,
-                room,
-                lambda: None,
-                self._on_sent,
-                lambda *lost: self._on_lost(*lost),
-                lambda chat_id, request: request.refuse(Code.MOVED, "the chat has another owner"),
+                store=self.store,
+                locator=places,
+                postman=self.out,
+                room=room,
+                flush=lambda: None,
+                on_sent=self._on_sent,
+                on_slot_lost=self._on_lost,
+                on_moved=lambda chat_id, request: self.on_moved(chat_id, request),
             )
         )
         self.scope = trio.CancelScope()

@@ -90,6 +90,7 @@ def test_a_full_kernel_says_why_and_closes(make_rig: MakeRig) -> None:
     rig.dial(listener)
     rig.poll_until(1)
     refused = rig.dial(listener)
+    refused.sendall(frame(1, 0, b"unread, this would reset the connection"))
     assert rig.is_readable(LONGEST_WAIT_S)
     assert rig.poll() == []
     assert refused.recv(100) == frame(6, 0, b"full")

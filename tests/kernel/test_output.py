@@ -54,6 +54,16 @@ def test_what_the_socket_does_not_take_goes_out_when_it_is_writable(rig: Rig) ->
     assert rig.kernel.outbox_bytes(conn) == rig.kernel.statistics().outbox_bytes == 0
 
 
+def test_a_socket_that_takes_nothing_is_not_tried_again_until_it_is_writable(rig: Rig) -> None:
+    conn, _ = rig.connect(buffer_bytes=4096)
+    rig.fill(conn)
+    send_calls = rig.kernel.statistics().send_calls
+    rig.kernel.send(conn, frame(18))
+    rig.kernel.flush()
+    assert rig.kernel.statistics().send_calls == send_calls
+    assert not rig.is_readable()
+
+
 def test_an_outbox_filled_and_emptied_for_long_keeps_its_order(rig: Rig) -> None:
     conn, peer = rig.connect(buffer_bytes=4096, max_outbox_bytes=1 << 20)
     expected, received = b"", b""
@@ -176,6 +186,14 @@ def test_drained_is_backlog_after_the_flush_that_emptied_the_outbox(rig: Rig) ->
     rig.kernel.flush()
     assert rig.kernel.has_backlog
     assert rig.poll() == [(conn, DRAINED, 0, b"")]
+
+
+def test_what_is_to_be_told_is_bounded_by_max_events_too(rig: Rig) -> None:
+    conns = [rig.connect(max_outbox_bytes=100)[0] for _ in range(3)]
+    rig.kernel.fanout(conns, frame(18, 0, bytes(92)))
+    assert all(rig.kernel.notify_drained(conn) for conn in conns)
+    rig.kernel.flush()
+    assert [rig.poll(1) for _ in conns] == [[(conn, DRAINED, 0, b"")] for conn in conns]
 
 
 @pytest.mark.parametrize(("queued_bytes", "will_come"), [(25, False), (26, True)])

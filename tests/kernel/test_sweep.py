@@ -91,6 +91,8 @@ def test_time_that_runs_backwards_expires_nobody(rig: Rig) -> None:
     rig.now_s += 5
     rig.poll()
     assert rig.sweep(-1000) == []
+    rig.connect(timeout_s=30)
+    assert rig.sweep(1000) == []
 
 
 def test_a_sweep_names_every_connection_in_question(rig: Rig) -> None:

@@ -175,3 +175,23 @@ async def test_the_changes_of_a_batch_in_conflict_are_not_applied(store: Store) 
     (end,) = await append(store, batch([row(1, body=b"other")], [change]))
     assert isinstance(end, StoreConflict)
     assert await store.read_chat(CHAT) is None
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        Batch(CHAT, 1, 0, []),
+        Batch(CHAT, 1, 0, rows_of(1, 65)),
+        Batch(CHAT, 2, 0, rows_of(1, 2)),
+        Batch(CHAT, 1, 0, [row(1), row(2, epoch=2)]),
+        Batch(CHAT, 1, 0, [row(2), row(1)]),
+        Batch(CHAT, 1, 0, [row(1), row(1)]),
+        Batch(CHAT, 1, 0, [row(1), row(2, chat_id=CHAT + (1 << 20))]),
+    ],
+    ids=["empty", "65 rows", "another epoch", "two epochs", "falling seqs", "a seq twice", "two chats"],
+)
+async def test_a_batch_that_is_none_ends_in_a_conflict(store: Store, malformed: Batch) -> None:
+    await own(store)
+    (end,) = await append(store, malformed)
+    assert isinstance(end, StoreConflict)
+    assert await log_of(store) == []

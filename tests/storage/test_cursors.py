@@ -56,7 +56,9 @@ async def test_a_record_that_is_set_goes_downward_too_and_keeps_what_is_not_name
 
 
 async def test_a_complete_record_forgets_what_is_not_named(stores: Stores) -> None:
-    await stores.one.raise_cursors([(LOW, PHONE, CHAT, Seq(5)), (LOW, PHONE, OTHER_CHAT, Seq(7)), (LOW, TABLET, CHAT, Seq(1))])
+    await stores.one.raise_cursors(
+        [(LOW, PHONE, CHAT, Seq(5)), (LOW, PHONE, OTHER_CHAT, Seq(7)), (LOW, TABLET, CHAT, Seq(1))]
+    )
     await stores.other.set_cursors(LOW, PHONE, {OTHER_CHAT: Seq(3)}, True)
     assert await stores.one.read_cursors(LOW, PHONE) == {OTHER_CHAT: 3}
     await stores.other.set_cursors(LOW, PHONE, {}, True)

@@ -40,7 +40,10 @@ async def test_a_lost_batch_does_not_touch_those_appended_with_it(stores: Stores
     await own(stores.one, CHAT, held)
     await own(stores.other, CHAT)
     ends = await append(
-        stores.one, batch(rows_of(1, 3, chat_id=held)), batch(rows_of(1, 3)), batch(rows_of(1, 3, chat_id=held + (1 << 20)))
+        stores.one,
+        batch(rows_of(1, 3, chat_id=held)),
+        batch(rows_of(1, 3)),
+        batch(rows_of(1, 3, chat_id=held + (1 << 20))),
     )
     assert ends[0] is None
     assert isinstance(ends[1], SlotLost)

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from storage.api import Batch, Message, Store, StoreConflict, StoreError, StoreUnavailable
+from gateway.protocol.identifiers import UserId, WorkerId
+from storage.api import Chat, Member, MembershipChange, Message, Store, StoreConflict, StoreError, StoreUnavailable
 from storage.sqlite import SqliteStore
+from storage.sqlite.connection import connect, snapshot
 from tests.storage.logs import CHAT, HIGH, LOW, append, batch, id_of, log_of, own, row, rows_of
 
 DISK_BYTES = 6 << 20
@@ -52,33 +54,13 @@ async def test_a_row_that_cannot_be_stored_ends_its_own_batch_alone(sqlite_store
     assert await log_of(sqlite_store, CHAT + (1 << 20)) == neighbour
 
 
-@pytest.mark.parametrize(
-    "malformed",
-    [
-        Batch(CHAT, 1, 0, []),
-        Batch(CHAT, 1, 0, rows_of(1, 65)),
-        Batch(CHAT, 2, 0, rows_of(1, 2)),
-        Batch(CHAT, 1, 0, [row(1), row(2, epoch=2)]),
-        Batch(CHAT, 1, 0, [row(2), row(1)]),
-        Batch(CHAT, 1, 0, [row(1), row(1)]),
-        Batch(CHAT, 1, 0, [row(1), row(2, chat_id=CHAT + (1 << 20))]),
-    ],
-    ids=["empty", "65 rows", "another epoch", "two epochs", "falling seqs", "a seq twice", "two chats"],
-)
-async def test_a_batch_that_is_none_ends_in_a_conflict(sqlite_store: Store, malformed: Batch) -> None:
-    await own(sqlite_store)
-    (end,) = await append(sqlite_store, malformed)
-    assert isinstance(end, StoreConflict)
-    assert await log_of(sqlite_store) == []
-
-
 async def test_a_call_that_cannot_be_stored_is_a_conflict_and_shares_a_commit_with_others(sqlite_store: Store) -> None:
     await own(sqlite_store)
     refused: list[StoreConflict] = []
 
     async def create_impossible() -> None:
         try:
-            await sqlite_store.create_direct(LOW, HIGH, 1 << 63)  # type: ignore[arg-type]
+            await sqlite_store.create_direct(LOW, UserId(5), 1 << 63)  # type: ignore[arg-type]
         except StoreConflict as conflict:
             refused.append(conflict)
 
@@ -88,6 +70,56 @@ async def test_a_call_that_cannot_be_stored_is_a_conflict_and_shares_a_commit_wi
         assert await append(sqlite_store, batch(rows_of(1, 2))) == [None]
     assert len(refused) == 1
     assert len(await sqlite_store.chats_of(LOW)) == 1
+
+
+async def test_a_call_that_fails_half_way_leaves_nothing_of_what_it_wrote(sqlite_store: Store) -> None:
+    with pytest.raises(StoreConflict):
+        await sqlite_store.create_direct(LOW, UserId(1 << 63), CHAT)
+    assert await sqlite_store.read_chat(CHAT) is None
+    assert await sqlite_store.create_direct(LOW, HIGH, CHAT) == CHAT
+
+
+async def test_a_change_that_cannot_be_stored_takes_the_rows_of_its_batch_with_it(sqlite_store: Store) -> None:
+    await own(sqlite_store)
+    change = MembershipChange(Chat(CHAT, 1, "title", 1, 1), [Member(LOW, 0, 0, 0, 1), Member(1 << 63, 0, 0, 0, 1)])
+    (end,) = await append(sqlite_store, batch(rows_of(1, 2), [change]))
+    assert isinstance(end, StoreConflict)
+    assert await log_of(sqlite_store) == []
+    assert await sqlite_store.read_chat(CHAT) is None
+
+
+async def test_a_bug_in_a_call_does_not_end_the_thread_that_writes(sqlite_store: Store) -> None:
+    with pytest.raises(StoreError):
+        await sqlite_store.acquire_slots([1], WorkerId(1), 1, {1: "no row"})  # type: ignore[dict-item]
+    await own(sqlite_store)
+    assert await append(sqlite_store, batch(rows_of(1, 2))) == [None]
+
+
+async def test_the_queue_is_bounded_in_bytes_too(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "parley.db", queue_bytes_max=250_000)
+    await store.open()
+    await own(store)
+    batches = [batch([row(1, chat_id=CHAT + (number << 20), body=b"x" * 100_000)]) for number in range(4)]
+    ends = await append(store, *batches)
+    assert [type(end) for end in ends] == [type(None), type(None), StoreUnavailable, StoreUnavailable]
+    assert await append(store, *batches[2:]) == [None, None], "the queue has room again"
+    await store.close()
+
+
+def test_reads_within_a_snapshot_are_of_one_moment(tmp_path: Path) -> None:
+    path = str(tmp_path / "some.db")
+    with closing(connect(path, is_reader=False)) as writer, closing(connect(path, is_reader=True)) as reader:
+        writer.executescript("PRAGMA journal_mode = WAL; CREATE TABLE one (a)")
+        with snapshot(reader):
+            assert reader.execute("SELECT count(*) FROM one").fetchone() == (0,)
+            writer.execute("INSERT INTO one VALUES (1)")
+            assert reader.execute("SELECT count(*) FROM one").fetchone() == (0,)
+        assert reader.execute("SELECT count(*) FROM one").fetchone() == (1,)
+
+
+def test_a_reading_connection_cannot_write(tmp_path: Path) -> None:
+    with closing(connect(str(tmp_path / "some.db"), is_reader=True)) as reader, pytest.raises(sqlite3.OperationalError):
+        reader.execute("CREATE TABLE one (a)")
 
 
 async def test_a_reader_does_not_wait_for_a_writer_that_holds_the_database(sqlite_store: Store, tmp_path: Path) -> None:
@@ -103,7 +135,10 @@ async def test_a_backup_of_a_store_in_use_is_a_store(sqlite_store: Store, tmp_pa
     """As docs/storage.md says to make one."""
     await own(sqlite_store)
     await append(sqlite_store, batch(rows_of(1, 9)))
-    with closing(sqlite3.connect(tmp_path / "parley.db")) as source, closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+    with (
+        closing(sqlite3.connect(tmp_path / "parley.db")) as source,
+        closing(sqlite3.connect(tmp_path / "copy.db")) as copy,
+    ):
         source.execute("VACUUM INTO ?", (str(tmp_path / "vacuumed.db"),))
         source.backup(copy)
     for name in ("copy.db", "vacuumed.db"):
@@ -161,7 +196,9 @@ async def test_on_a_full_disk_writes_end_unavailable_reads_go_on_and_service_ret
         (again,) = await append(store, batch([row(last + 1, body=b"y" * 500_000)]))
         assert isinstance(again, StoreUnavailable), number
     with pytest.raises(StoreUnavailable):
-        await store.create_group(LOW, id_of(1), (await store.chats_of(LOW))[0].chat._replace(chat_id=5, title="t" * 500_000), [])
+        await store.create_group(
+            LOW, id_of(1), (await store.chats_of(LOW))[0].chat._replace(chat_id=5, title="t" * 500_000), []
+        )
 
     ballast.unlink()
     resumed, _ = await fill(store, last + 1)

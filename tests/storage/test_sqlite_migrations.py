@@ -65,7 +65,9 @@ async def test_a_schema_of_a_later_release_is_refused_in_one_line(tmp_path: Path
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("content", [b"this is no database, but a letter to a friend. " * 99, b"SQLite format 3\0garbage" * 99])
+@pytest.mark.parametrize(
+    "content", [b"this is no database, but a letter to a friend. " * 99, b"SQLite format 3\0garbage" * 99]
+)
 async def test_a_file_that_is_no_database_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "parley.db"
     path.write_bytes(content)
