@@ -228,7 +228,7 @@ class Supervisor:
         self._workers[worker_id - 1].became_ready()
         if reply is not None:
             reply.reply(b"")
-        if all(worker.is_ready for worker in self._workers):
+        if not self.is_draining and all(worker.is_ready for worker in self._workers):
             self._all_ready.set()
 
     # --------------------------------------------------------------------------------- what pages show of us

@@ -407,7 +407,7 @@ class Links:
         return False
 
     def _refusal(self, remote: Remote) -> LinkLost | LinkRefused:
-        if remote.outgoing:
+        if remote.outgoing and self._kernel.outbox_bytes(remote.outgoing):  # nothing waits on one that has just failed
             return LinkRefused(Code.OVERLOADED, f"the link to worker {remote.worker} is at its bound")
         return LinkLost(remote.worker, is_unknown=False)
 

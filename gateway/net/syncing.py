@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
 import trio
 
 from gateway.chat.actor import encode_row
@@ -21,7 +22,7 @@ from gateway.net.sessions import Session
 from gateway.protocol.frames import encode, encode_payload
 from gateway.protocol.identifiers import ChatId, Seq
 from gateway.protocol.messages import ChatNews, Gap, Op, Sync, SyncDone
-from storage.api import Membership, Message, Store
+from storage.api import Membership, Message, Store, StoreUnavailable
 
 if TYPE_CHECKING:
     from gateway._framing import Kernel
@@ -33,6 +34,8 @@ NEWS_PER_FRAME = 1_000
 
 GLUED_BYTES = 32_768
 PAGE_ROWS = 100
+
+log = structlog.get_logger(__name__)
 
 
 class SyncRun:
@@ -96,8 +99,20 @@ class Syncing:
             }
         if wish.pairs is not None:
             record = {ChatId(chat_id): Seq(seq) for chat_id, seq in named.items()}
-            await self._store.set_cursors(user_id, device_id, record, is_complete=not wish.rest)
+            try:
+                await self._store.set_cursors(user_id, device_id, record, is_complete=not wish.rest)
+            except StoreUnavailable as error:
+                await self._do_without(session, wish, named, error)
         return {**recorded, **named}
+
+    async def _do_without(self, session: Session, wish: Sync, named: dict[int, int], error: StoreUnavailable) -> None:
+        """A full disk must not keep anybody from reading: a record that stays too low costs a repetition, no more. One that
+        stays too high would hide messages from a later SYNC without cursors: then the SYNC fails as the store did."""
+        recorded = await self._store.read_cursors(session.user_id, session.device_id)
+        for chat_id, seq in recorded.items():
+            if seq > named.get(chat_id, seq if wish.rest else 0):
+                raise error
+        log.warning("cursors_not_set", user_id=session.user_id, error=str(error))
 
     # ---------------------------------------------------------------------------------------------- sending
 

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import outcome
+import structlog
 import trio
 
 from storage.api import SlotLost, StoreError
 from storage.sqlite.connection import CONTENT_ERRORS, ENGINE_ERRORS, translate
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 
 class Call(Generic[T]):
@@ -42,12 +45,14 @@ class Call(Generic[T]):
         self._outcome = outcome.Value(self._function(connection))
 
     def answer(self, connection: sqlite3.Connection) -> None:
-        """As ``run``, for a call that is no part of anything else."""
+        """As ``run``, for a call that is no part of anything else. Raises nothing: the thread must outlive every call."""
         try:
             self.run(connection)
         except (StoreError, SlotLost) as error:
             self.fail(error)
-        except (*CONTENT_ERRORS, *ENGINE_ERRORS) as error:
+        except Exception as error:
+            if not isinstance(error, (*CONTENT_ERRORS, *ENGINE_ERRORS)):
+                log.exception("read_failed_by_our_fault")
             self.fail(translate(error))
 
     def fail(self, error: StoreError | SlotLost) -> None:

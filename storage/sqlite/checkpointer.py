@@ -50,17 +50,20 @@ class Checkpointer:
                 return
             self._has_written.clear()
             try:
-                self._checkpoint()
+                checkpoint(self._connection, self._lock)
             except ENGINE_ERRORS as error:
                 # A full disk, mostly. Nothing is lost: the pages stay in the log, the next pass tries again.
                 log.warning("checkpoint_failed", error=str(error))
 
-    def _checkpoint(self) -> None:
-        if self._pass() > LOG_FRAMES:
-            with self._lock:
-                self._pass()
 
-    def _pass(self) -> int:
-        """Checkpoint what no reader needs, and return the number of frames in the log (0: another one is at it)."""
-        is_busy, frames, _ = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        return 0 if is_busy else int(frames)
+def checkpoint(connection: sqlite3.Connection, lock: FileLock, log_frames: int = LOG_FRAMES) -> None:
+    """Checkpoint; where the log is longer than ``log_frames``, so that the next commit starts it over."""
+    if _pass(connection) > log_frames:
+        with lock:
+            _pass(connection)
+
+
+def _pass(connection: sqlite3.Connection) -> int:
+    """Move what no reader needs in the log, and return the number of frames in it (0: another one is at it)."""
+    is_busy, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return 0 if is_busy else int(frames)

@@ -96,6 +96,8 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Raises SchemaTooNew, and StoreUnavailable where the file cannot be opened; each says why in one line."""
+        if self._threads is not None:
+            raise RuntimeError("a store is opened once")
         opened = await trio.to_thread.run_sync(_open_files, self._path, self._reader_count)
         writer = Writer(opened.writer, opened.writer_lock, self._bounds, self._statistics)
         readers = Readers(opened.readers)

@@ -16,7 +16,7 @@ from gateway.protocol.errors import Code
 from gateway.protocol.frames import Frame, decode
 from gateway.protocol.messages import Error, Kind, Msg, Op, Send, Sent
 from tests.node.conftest import device_id_of
-from tests.node.wire import DEADLINE_S, Wire
+from tests.node.wire import DEADLINE_S, Ended, Wire
 from tests.nodes import NodeProcess
 
 AGAIN = frozenset({Code.UNAVAILABLE, Code.MOVED, Code.TIMED_OUT, Code.OVERLOADED, Code.INTERNAL, Code.RATE_LIMITED})
@@ -44,7 +44,7 @@ class Writer:
             try:
                 wire = Wire(self._node.port)
                 wire.welcome(self._node.token(self.user_id, self.device_id))
-            except (OSError, AssertionError, ConnectionError) as error:
+            except (OSError, Ended, AssertionError) as error:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"no session in {SETTLE_S:g} s: {error}") from error
             else:
@@ -118,6 +118,11 @@ class Writer:
             self._asked.pop(frame.rid, None)
 
     def log(self, chat_id: int) -> list[Message]:
+        """The whole log; on a new connection if the old one has ended."""
+        try:
+            self.wire.barrier()
+        except (Ended, ConnectionError):
+            self.wire = self._connect()
         return [checked(row) for row in self.wire.whole_log(chat_id)]
 
 
@@ -127,17 +132,11 @@ class Crowd:
     def __init__(self, node: NodeProcess, user_ids: Sequence[int], chats: int) -> None:
         self.checker = DeliveryChecker()
         self.writers = [Writer(node, self.checker, user_id) for user_id in user_ids]
-        self.chats = [self._make_chat(user_ids[0], user_ids[1]) if chats == 0 else self._make_group(user_ids) for _ in range(max(1, chats))]
+        self.chats = [self._make_group(user_ids) for _ in range(chats)]
 
     def _make_group(self, user_ids: Sequence[int]) -> int:
         chat_id = self.writers[0].wire.create_group(*user_ids)
         for user_id in user_ids:
-            self.checker.joined(user_id, chat_id)
-        return chat_id
-
-    def _make_chat(self, one: int, other: int) -> int:
-        chat_id = self.writers[0].wire.open_direct(other)
-        for user_id in (one, other):
             self.checker.joined(user_id, chat_id)
         return chat_id
 
