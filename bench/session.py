@@ -80,9 +80,7 @@ def describe(event: Event) -> str:
     return Op(op).name if op in set(Op) else f"op {op}"
 
 
-def open_sessions(
-    generator: Generator, logins: Sequence[Login], keepalive_s: int | None = None
-) -> list[Session]:
+def open_sessions(generator: Generator, logins: Sequence[Login], keepalive_s: int | None = None) -> list[Session]:
     """Log in, many at a time; in the order of ``logins``."""
     waiting: dict[int, int] = {}
     sessions: dict[int, Session] = {}

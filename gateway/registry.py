@@ -19,7 +19,9 @@ class DirectoryRegistry:
         self._directory = directory
 
     async def admit(self, asking: Sequence[Admission]) -> list[tuple[bool, bool, SessionId]]:
-        registrations = [Registration(a.user_id, a.device_id, a.session_id, a.resumed_from, a.expires_s) for a in asking]
+        registrations = [
+            Registration(a.user_id, a.device_id, a.session_id, a.resumed_from, a.expires_s) for a in asking
+        ]
         try:
             results = await self._directory.register(registrations)
         except DirectoryUnavailable as error:

@@ -116,7 +116,9 @@ class Worker:
     def _make_gate(self, max_clients: int) -> None:
         config, kernel = self.config, self.kernel
         self.replies = Replies(kernel, self.metrics, lambda session: self.gate.forget(session))
-        self.pushes = Pushes(kernel, self.sessions, self.metrics, self.heads.tell_gone)
+        self.pushes = Pushes(
+            kernel, self.sessions, self.metrics, self.heads.tell_gone, config.outbox.session_bytes // 2
+        )
         self.folding = Folding(self.router, self.finish_cycle)
         self.greeter = Greeter(self._gatehouse(max_clients))
         self.gate = Gate(

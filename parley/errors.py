@@ -17,9 +17,7 @@ class Refused(ParleyError):
     ``retry_after_ms``.
     """
 
-    def __init__(
-        self, code: int, message: str, *, retry_after_ms: int | None = None, detail: object = None
-    ) -> None:
+    def __init__(self, code: int, message: str, *, retry_after_ms: int | None = None, detail: object = None) -> None:
         super().__init__(f"{code} {name_of(code)}: {message}")
         self.code = code
         self.message = message

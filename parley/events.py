@@ -76,8 +76,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """The server has told everything up to now. ``chats``: those with news; ``gone``: chats no longer visible to you.
-    """
+    """The server has told everything up to now. ``chats``: those with news; ``gone``: chats no longer visible to you."""
 
     chats: tuple[ChatNews, ...]
     gone: tuple[int, ...] = ()

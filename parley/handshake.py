@@ -66,4 +66,3 @@ async def _hello(
             return event.message
         if isinstance(event.message, wire.Error):
             return Ending.told(event.message)
-

@@ -28,6 +28,7 @@ __all__ = [
     "SystemChange",
 ]
 
+
 @dataclass(frozen=True, slots=True)
 class SystemChange:
     """What a message of kind SYSTEM tells: who was added, removed, promoted, or the new title."""

@@ -72,7 +72,5 @@ class Sender:
             client_msg_id=send.client_msg_id,
             target_seq=send.target_seq,
         )
-        self._outbox.stored(
-            pending, Sent(send.chat_id, sent.seq, sent.time_ms, sent.duplicate, send.client_msg_id)
-        )
+        self._outbox.stored(pending, Sent(send.chat_id, sent.seq, sent.time_ms, sent.duplicate, send.client_msg_id))
         self._inbox.add(message, sent.prev_seq)

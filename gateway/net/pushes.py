@@ -28,12 +28,16 @@ GoneTo = Callable[[WorkerId, Sequence[tuple[int, int]]], None]
 
 
 class Pushes:
-    def __init__(self, kernel: Kernel, sessions: SessionTable, metrics: WorkerMetrics, gone: GoneTo) -> None:
-        """``gone``: tells a chat's owner which devices are not here."""
+    def __init__(
+        self, kernel: Kernel, sessions: SessionTable, metrics: WorkerMetrics, gone: GoneTo, burst_bytes: int
+    ) -> None:
+        """``gone``: tells a chat's owner which devices are not here. ``burst_bytes``: well below an outbox's bound."""
         self._kernel = kernel
         self._sessions = sessions
         self._metrics = metrics
         self._gone = gone
+        self._burst_bytes = burst_bytes
+        self._unflushed_bytes = 0
 
     def deliver(self, owner: WorkerId, recipients: Sequence[tuple[int, int]], frames: bytes) -> None:
         """One frame, or several glued MSGs, to some devices."""
@@ -42,6 +46,11 @@ class Pushes:
             self._deliver_messages(owner, recipients, frames)
         else:
             self._deliver_signs(op, recipients, frames)
+        self._unflushed_bytes += len(frames)
+        if self._unflushed_bytes > self._burst_bytes:
+            # A burst of one cycle would fill an outbox whose socket has not been tried: its reader is not slow.
+            self._unflushed_bytes = 0
+            self._kernel.flush()
 
     def _deliver_messages(self, owner: WorkerId, recipients: Sequence[tuple[int, int]], frames: bytes) -> None:
         of_device = self._sessions.of_device

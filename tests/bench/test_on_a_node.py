@@ -46,9 +46,7 @@ def test_a_bench_finds_a_real_node_right(node: RunningNode, command: str, option
 def test_the_pings_of_idle_connections_never_reach_a_nodes_python(node: RunningNode, tmp_path: Path) -> None:
     json = tmp_path / "result.json"
     place = ["--connect", f"{node.host}:{node.port}", "--data", str(node.data_dir), "--ops-port", str(node.ops_port)]
-    outcome = CliRunner().invoke(
-        app, ["idle", "--connections", "20", "--seconds", "0.5", *place, "--json", str(json)]
-    )
+    outcome = CliRunner().invoke(app, ["idle", "--connections", "20", "--seconds", "0.5", *place, "--json", str(json)])
     assert json.exists(), outcome.output
     figures = read_json(json).figures
     assert figures["pings"] >= 20

@@ -13,7 +13,7 @@ from storage.memory import MemoryDatabase
 from tests.chat.simulation import simulate
 from tests.chat.world import ClockedActors, Worker
 
-SEEDS = 250
+SEEDS = 160
 GROUPS = 10
 
 

@@ -97,7 +97,9 @@ class Peer:
     async def refuse(self, asked: Asked, code: int, *, retry_after_ms: int | None = None) -> None:
         await self.say(Op.ERROR, wire.Error(code, "no", retry_after_ms), rid=asked.rid)
 
-    async def welcome(self, *, session_id: int = 1, window: int = 16, keepalive_s: int = 270, ttl_s: int = 3600) -> None:
+    async def welcome(
+        self, *, session_id: int = 1, window: int = 16, keepalive_s: int = 270, ttl_s: int = 3600
+    ) -> None:
         granted = wire.Welcome(
             1, ME, MY_DEVICE, session_id, [], keepalive_s, 65_536, window, 0, RESUME_TOKEN, False, ttl_s
         )

@@ -35,9 +35,7 @@ def shown_of(log: ChatLog, *pairs: tuple[int, int]) -> list[int]:
         pytest.param([(8, 3)], [8], None, id="a predecessor that was never visible is no hole"),
     ],
 )
-def test_messages_are_shown_in_order_and_once(
-    pairs: list[tuple[int, int]], seqs: list[int], hole: Hole | None
-) -> None:
+def test_messages_are_shown_in_order_and_once(pairs: list[tuple[int, int]], seqs: list[int], hole: Hole | None) -> None:
     log = ChatLog(5)
     assert shown_of(log, *pairs) == seqs
     assert log.hole == hole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import trio
@@ -147,8 +147,8 @@ class SlotWorld:
 
 
 @pytest.fixture
-async def world(cluster: Cluster) -> AsyncIterator[SlotWorld]:
-    yield SlotWorld(cluster)
+def world(cluster: Cluster) -> SlotWorld:
+    return SlotWorld(cluster)
 
 
 def slots_of(member: Member) -> list[int]:

@@ -32,6 +32,8 @@ class Writer:
         self.unanswered: dict[bytes, Send] = {}
         self.acknowledged = 0
         self.refused: list[int] = []
+        self.heard: set[bytes] = set()
+        """Bodies that came live."""
         self._node = node
         self._checker = checker
         self._asked: dict[int, bytes] = {}
@@ -93,6 +95,12 @@ class Writer:
         while self.acknowledged < acknowledged and self.wire.receive(time.monotonic() + DEADLINE_S):
             self.take_frames()
 
+    def hear(self, body: bytes) -> None:
+        """Until this message has come live."""
+        while body not in self.heard:
+            assert self.wire.receive(time.monotonic() + DEADLINE_S), "the connection ended"
+            self.take_frames()
+
     def take_frames(self) -> None:
         while self.wire.frames:
             self._take(self.wire.frames.popleft())
@@ -102,12 +110,15 @@ class Writer:
             row = decode(Msg, frame.body)
             if row.kind != Kind.SYSTEM:
                 self._checker.received(self.device_id, checked(row), Via.LIVE)
+                self.heard.add(row.body)
         elif frame.op == Op.LAGGED:
             self._checker.lagged(self.device_id)
         elif frame.op == Op.SENT:
             sent = decode(Sent, frame.body)
             msg_id = self._asked.pop(frame.rid)
-            acknowledgement = Acknowledgement(sent.chat_id, msg_id, sent.seq, sent.prev_seq, sent.time_ms, sent.duplicate)
+            acknowledgement = Acknowledgement(
+                sent.chat_id, msg_id, sent.seq, sent.prev_seq, sent.time_ms, sent.duplicate
+            )
             self._checker.acknowledged(self.device_id, acknowledgement)
             self.unanswered.pop(msg_id, None)
             self.acknowledged += 1
@@ -149,6 +160,16 @@ class Crowd:
     def settle(self) -> None:
         for writer in self.writers:
             writer.settle()
+
+    def hear_each_other(self) -> None:
+        """One message in every chat, which comes live to everybody, wherever they are."""
+        speaker, *others = self.writers
+        for chat_id in self.chats:
+            body = secrets.token_bytes(16)
+            speaker.post(chat_id, body)
+            speaker.settle()
+            for writer in others:
+                writer.hear(body)
 
     @property
     def acknowledged(self) -> int:

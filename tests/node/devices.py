@@ -89,7 +89,7 @@ class Device:
 
     def leave(self) -> None:
         self.wire.send(Op.CLOSE, Close(0, ""))
-        self.is_away = True
+        self._gone()
 
     def _gone(self) -> None:
         """The connection has ended: what became of the unanswered SENDs is unknown."""
@@ -286,7 +286,9 @@ class Devices:
     def settle(self) -> None:
         """Everything is answered; then one more word in every chat, which reaches all its members live."""
         self.run_until(lambda: self.are_quiet)
-        words = [(chat_id, members, members[0].say(chat_id, b"the last word")) for chat_id, members in self.chats.items()]
+        words = [
+            (chat_id, members, members[0].say(chat_id, b"the last word")) for chat_id, members in self.chats.items()
+        ]
         self.run_until(lambda: all(_has_arrived(*word) for word in words))
 
     def violations(self) -> list[str]:

@@ -183,9 +183,7 @@ def test_frames_byte_by_byte_are_the_same_frames(node: NodeProcess, connect: Con
     assert [wire.next().op for _ in range(3)] == [Op.WELCOME, Op.PONG, Op.SYNC_DONE]
 
 
-def test_frames_glued_and_cut_anywhere_are_the_same_frames(
-    node: NodeProcess, login: Login, new_user: NewUser
-) -> None:
+def test_frames_glued_and_cut_anywhere_are_the_same_frames(node: NodeProcess, login: Login, new_user: NewUser) -> None:
     wire, cuts = login(node, new_user()), random.Random(7)
     chat_id = wire.open_direct(new_user())
     rids = range(100, 150)
@@ -204,7 +202,9 @@ def test_a_connection_cut_in_the_middle_of_a_frame_stores_nothing_of_it(
     user_id = new_user()
     wire = login(node, user_id)
     chat_id = wire.open_direct(new_user())
-    wire.write(encode(Op.SEND, message(chat_id, b"whole"), rid=1) + encode(Op.SEND, message(chat_id, b"cut"), rid=2)[:-1])
+    wire.write(
+        encode(Op.SEND, message(chat_id, b"whole"), rid=1) + encode(Op.SEND, message(chat_id, b"cut"), rid=2)[:-1]
+    )
     assert wire.result(1, Sent).seq
     wire.close()
     assert [row.body for row in login(node, user_id).whole_log(chat_id)] == [b"whole"]
@@ -242,7 +242,10 @@ def test_random_bodies_are_malformed_or_invalid_or_refused(
 DEEP = b"\x91" * 3000
 MALFORMED: dict[str, tuple[int, bytes]] = {
     "SEND: nested 3,000 deep": (Op.SEND, DEEP),
-    "SEND: nested 3,000 deep in an unknown field": (Op.SEND, b"\x99" + msgpack.packb([1, ID, 0, b"", None, None, None, None])[1:] + DEEP),
+    "SEND: nested 3,000 deep in an unknown field": (
+        Op.SEND,
+        b"\x99" + msgpack.packb([1, ID, 0, b"", None, None, None, None])[1:] + DEEP,
+    ),
     "SEND: an array of 2^32 - 1": (Op.SEND, b"\xdd\xff\xff\xff\xff"),
     "SEND: a bin of 2^32 - 1": (Op.SEND, b"\x94\x01\xc6\xff\xff\xff\xff"),
     "SEND: a map of 2^32 - 1": (Op.SEND, b"\x97\x01\xc4\x10" + ID + b"\x00\xc4\x00\xc0\xc0\xdf\xff\xff\xff\xff"),
@@ -336,7 +339,10 @@ def test_a_number_that_messagepack_has_no_integer_for_is_100(
     assert wire.ending() == (Op.ERROR, Code.MALFORMED)
 
 
-@pytest.mark.parametrize("number", [b"\x2a", b"\xcc\x2a", b"\xcd\x00\x2a", b"\xce\x00\x00\x00\x2a", b"\xd0\x2a", b"\xd3" + bytes(7) + b"\x2a"])
+@pytest.mark.parametrize(
+    "number",
+    [b"\x2a", b"\xcc\x2a", b"\xcd\x00\x2a", b"\xce\x00\x00\x00\x2a", b"\xd0\x2a", b"\xd3" + bytes(7) + b"\x2a"],
+)
 def test_every_form_of_an_integer_is_read(node: NodeProcess, login: Login, new_user: NewUser, number: bytes) -> None:
     wire = login(node, new_user())
     wire.send_payload(Op.CHAT_INFO, b"\x91" + number, rid=3)

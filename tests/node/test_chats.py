@@ -222,7 +222,13 @@ def test_kinds_and_targets_travel_as_they_are(pair: tuple[Wire, Wire]) -> None:
     alice, bob = pair
     chat_id = alice.open_direct(bob.user_id)
     first = alice.say(chat_id, b"the original")
-    for kind, body in ((Kind.EDIT, b"edited"), (Kind.REACTION, b"+1"), (Kind.DELETE, b""), (64, b"app"), ((1 << 63) - 1, b"")):
+    for kind, body in (
+        (Kind.EDIT, b"edited"),
+        (Kind.REACTION, b"+1"),
+        (Kind.DELETE, b""),
+        (64, b"app"),
+        ((1 << 63) - 1, b""),
+    ):
         alice.result(alice.ask(Op.SEND, Send(chat_id, secrets.token_bytes(16), kind, body, None, first.seq)), Sent)
     rows = [bob.msg() for _ in range(6)]
     assert [row.kind for row in rows] == [0, 1, 3, 2, 64, (1 << 63) - 1]
@@ -313,10 +319,7 @@ def test_receipts_wait_merged_for_a_session_that_is_not_looked_at(pair: tuple[Wi
 def _wait_for_read(wire: Wire, chat_id: int, user_id: int, seq: int) -> bool:
     """Marks are folded for 100 ms before their owner hears them."""
     return any(
-        entry.read_seq >= seq
-        for _ in range(2000)
-        for entry in _info(wire, chat_id).members
-        if entry.user_id == user_id
+        entry.read_seq >= seq for _ in range(2000) for entry in _info(wire, chat_id).members if entry.user_id == user_id
     )
 
 
@@ -649,9 +652,7 @@ def test_a_chat_with_more_than_per_chat_gets_a_gap_and_the_newest(
     assert [entry.head_seq for entry in done.chats] == [seqs[29]]
 
 
-def test_per_chat_0_and_total_0_give_gaps_alone(
-    node: NodeProcess, login: Login, pair: tuple[Wire, Wire]
-) -> None:
+def test_per_chat_0_and_total_0_give_gaps_alone(node: NodeProcess, login: Login, pair: tuple[Wire, Wire]) -> None:
     alice, bob = pair
     chat_id = alice.open_direct(bob.user_id)
     sent = [alice.say(chat_id) for _ in range(3)]
@@ -677,7 +678,8 @@ def test_beyond_total_the_remaining_chats_get_a_gap_alone_newest_chats_first(
     fresh = login(node, bob.user_id, 2)
     frames, done = fresh.sync(SyncWish([], None, None, 7))
     order = [
-        (frame.op, decode(Gap if frame.op == Op.GAP else Msg, frame.body).chat_id) for frame in frames  # type: ignore[arg-type]
+        (frame.op, decode(Gap if frame.op == Op.GAP else Msg, frame.body).chat_id)
+        for frame in frames  # type: ignore[arg-type]
     ]
     assert order == [
         *[(Op.MSG, chats[2])] * 5,
@@ -762,7 +764,10 @@ def test_a_sync_of_3000_messages_to_a_slow_reader_is_not_lagged(
         got = {(row.chat_id, row.seq) for row in rows}
         for chat_id in chats:
             in_gap = [
-                seq for seq in seqs[chat_id] for gap in gaps if gap.chat_id == chat_id and gap.after_seq < seq < gap.before_seq
+                seq
+                for seq in seqs[chat_id]
+                for gap in gaps
+                if gap.chat_id == chat_id and gap.after_seq < seq < gap.before_seq
             ]
             assert {(chat_id, seq) for seq in seqs[chat_id]} <= got | {(chat_id, seq) for seq in in_gap}
 

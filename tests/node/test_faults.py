@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from gateway.protocol.errors import Code
-from gateway.protocol.frames import decode
+from gateway.protocol.frames import decode, encode
 from gateway.protocol.messages import Error, Msg, Op, Sent
 from gateway.protocol.messages import Sync as SyncWish
 from tests.node.crowd import Crowd
-from tests.node.wire import Refused, Wire, code_of, cursors, messages_of
+from tests.node.wire import Refused, Wire, code_of, cursors, message, messages_of
 from tests.nodes import NodeProcess
 
 Login = Callable[..., Wire]
@@ -85,6 +85,7 @@ def test_a_worker_killed_in_the_middle_of_a_burst_costs_no_acknowledged_message(
     os.kill(workers[which], signal.SIGKILL)
     crowd.post(each=20)
     crowd.settle()
+    crowd.hear_each_other()
     assert crowd.verdict() == []
     assert crowd.acknowledged >= 640
     _until(lambda: node.page("/readyz")[0] == 200)
@@ -92,6 +93,7 @@ def test_a_worker_killed_in_the_middle_of_a_burst_costs_no_acknowledged_message(
     assert node.counted("parley_worker_restarts_total") == 1
     crowd.post(each=8)
     crowd.settle()
+    crowd.hear_each_other()
     assert crowd.verdict() == []
 
 
@@ -204,7 +206,9 @@ def test_cursors_marks_and_groups_outlive_a_restart(make_node: MakeNode, login: 
 def test_a_second_node_on_the_same_data_is_refused_in_one_line(make_node: MakeNode) -> None:
     node = make_node(workers=1)
     second = NodeProcess(node.data_dir, workers=1)
-    ended = subprocess.run(second.command(), cwd=Path.cwd(), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    ended = subprocess.run(
+        second.command(), cwd=Path.cwd(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     said = (ended.stdout + ended.stderr).strip().splitlines()
     assert ended.returncode == 1
     assert len(said) == 1
@@ -216,7 +220,9 @@ def test_a_port_that_is_taken_is_refused_in_one_line(make_node: MakeNode, tmp_pa
     node = make_node(workers=1)
     second = NodeProcess(tmp_path / "other", workers=1)
     second.port = node.port
-    ended = subprocess.run(second.command(), cwd=Path.cwd(), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    ended = subprocess.run(
+        second.command(), cwd=Path.cwd(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     said = (ended.stdout + ended.stderr).strip().splitlines()
     assert (ended.returncode, len(said)) == (1, 1)
     assert str(node.port) in said[0]
@@ -279,6 +285,21 @@ def test_who_takes_nothing_at_all_is_cut_with_402_and_finds_everything_in_the_lo
     assert back.msg().seq == seqs[-1]
 
 
+@pytest.mark.parametrize("is_same_worker", [True, False])
+def test_a_burst_does_not_lag_a_reader_whose_socket_takes_it(
+    node: NodeProcess, login: Login, new_user: NewUser, is_same_worker: bool
+) -> None:
+    """As many and as long messages as a window lets through: more than an outbox holds, all in one cycle of the worker."""
+    first, second = node.worker_pids()
+    sender = login(node, new_user(), worker=first)
+    reader = login(node, new_user(), worker=first if is_same_worker else second)
+    chat_id = sender.open_direct(reader.user_id)
+    for size in (8_000, 30_000, 60_000):
+        sender.write(b"".join(encode(Op.SEND, message(chat_id, bytes(size)), rid=1 + rid) for rid in range(40)))
+        seqs = [decode(Msg, frame.body).seq for frame in (reader.next() for _ in range(40)) if frame.op == Op.MSG]
+        assert [sender.result(1 + rid, Sent).seq for rid in range(40)] == seqs
+
+
 def test_a_slow_reader_slows_nobody_else(make_node: MakeNode, login: Login, new_user: NewUser) -> None:
     node = make_node(config=SMALL.format(stall=60))
     sender, slow, quick = login(node, new_user()), login(node, new_user(), receive_buffer=8192), login(node, new_user())
@@ -298,7 +319,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount") or "mount"
-    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
     if mounted.returncode:
         reason = f"a small file system cannot be mounted here: {mounted.stderr.decode().strip()}"
         if os.environ.get("PARLEY_NO_SKIP") == "1":

@@ -14,7 +14,6 @@ from gateway.protocol.errors import Code
 from gateway.protocol.frames import decode, encode
 from gateway.protocol.messages import (
     Close,
-    Empty,
     Error,
     Goaway,
     Hello,
@@ -32,7 +31,7 @@ from gateway.protocol.messages import (
 )
 from gateway.protocol.messages import Sync as SyncWish
 from tests.node.conftest import device_id_of
-from tests.node.wire import Ended, Refused, Wire, code_of, error_of, hello, message, refusal_of
+from tests.node.wire import Wire, code_of, error_of, hello, message, refusal_of
 from tests.nodes import NodeProcess
 
 Login = Callable[..., Wire]
@@ -47,7 +46,9 @@ device_requests = { per_s = 1.0, burst = 3 }
 """
 
 
-def _signed(node: NodeProcess, user_id: int, *, key: bytes | None = None, kid: object = "local", **claims: object) -> str:
+def _signed(
+    node: NodeProcess, user_id: int, *, key: bytes | None = None, kid: object = "local", **claims: object
+) -> str:
     secret = key if key is not None else (node.data_dir / "auth.key").read_bytes()
     good = {"sub": str(user_id), "dev": device_id_of(user_id), "exp": int(time.time()) + 60}
     return jwt.encode({**good, **claims}, secret, algorithm="HS256", headers={"kid": kid} if kid else None)
@@ -176,7 +177,9 @@ def test_a_token_that_is_no_good_is_refused_and_ends(
     assert code_of(frames[0]) == code
 
 
-@pytest.mark.parametrize("field", [{"keepalive_s": 14}, {"keepalive_s": 1801}, {"window": 0}, {"auth_kind": "password"}])
+@pytest.mark.parametrize(
+    "field", [{"keepalive_s": 14}, {"keepalive_s": 1801}, {"window": 0}, {"auth_kind": "password"}]
+)
 def test_a_hello_with_a_bad_value_may_be_said_again(
     node: NodeProcess, connect: Connect, new_user: NewUser, field: dict[str, object]
 ) -> None:
@@ -282,9 +285,7 @@ def test_two_devices_of_a_user_live_side_by_side(node: NodeProcess, login: Login
     other.barrier()
 
 
-def test_of_many_connections_of_a_device_the_last_one_lives(
-    node: NodeProcess, login: Login, new_user: NewUser
-) -> None:
+def test_of_many_connections_of_a_device_the_last_one_lives(node: NodeProcess, login: Login, new_user: NewUser) -> None:
     user_id = new_user()
     wires = [login(node, user_id) for _ in range(8)]
     assert [wire.ending() for wire in wires[:-1]] == [(Op.ERROR, Code.REPLACED)] * 7
@@ -344,9 +345,7 @@ def test_a_reauth_that_fails_changes_nothing(
     assert not wire.frames
 
 
-def test_more_requests_than_the_window_are_all_answered(
-    node: NodeProcess, login: Login, new_user: NewUser
-) -> None:
+def test_more_requests_than_the_window_are_all_answered(node: NodeProcess, login: Login, new_user: NewUser) -> None:
     wire = login(node, new_user(), window=2)
     chat_id = wire.open_direct(new_user())
     rids = range(1000, 1200)
@@ -460,9 +459,7 @@ def test_other_requests_have_a_rate_of_their_own_and_cursors_none(
     wire.say(chat_id)
 
 
-def test_connections_of_one_address_beyond_the_rate_are_closed_with_400(
-    make_node: MakeNode, connect: Connect
-) -> None:
+def test_connections_of_one_address_beyond_the_rate_are_closed_with_400(make_node: MakeNode, connect: Connect) -> None:
     node = make_node(workers=1, config="[limits]\naddress_connects = { per_s = 0.01, burst = 2 }\n")
     for _ in range(2):
         connect(node)
@@ -546,5 +543,3 @@ def test_metrics_count_refused_tokens_and_sessions(
     page = node.metrics()
     assert re.search(r'parley_auth_failures_total\{.*reason="bad_signature".*\} 1\.0', page)
     assert node.counted("parley_sessions_total") == 3
-
-

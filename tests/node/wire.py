@@ -248,7 +248,12 @@ class Wire:
 
 
 def hello(
-    credential: str | bytes, *, device_id: int = 0, proto: int = 1, window: int | None = None, keepalive_s: int | None = None
+    credential: str | bytes,
+    *,
+    device_id: int = 0,
+    proto: int = 1,
+    window: int | None = None,
+    keepalive_s: int | None = None,
 ) -> Hello:
     kind = "jwt" if isinstance(credential, str) else "resume"
     return Hello(proto, kind, credential, device_id, [], keepalive_s, window, "tests")
