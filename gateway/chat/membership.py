@@ -43,7 +43,7 @@ def plan_change(
     removed = [u for u in _once(wish.remove) if is_in(members.get(u))]
     present = {u for u, m in members.items() if m.left_seq == 0}
     after = (present | set(added)) - set(removed)
-    if len(present | set(added)) > max_members:
+    if len(after) > max_members:
         raise ProtocolError(Code.TOO_MANY_MEMBERS, f"a chat has at most {max_members} members", detail=max_members)
     admins = {u for u in present if members[u].role == Role.ADMIN}
     promoted = [u for u in _once(wish.promote) if u not in admins]

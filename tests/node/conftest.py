@@ -64,5 +64,12 @@ def login(connect: Callable[..., Wire]) -> Callable[..., Wire]:
     return login
 
 
+@pytest.fixture
+def pair(node: NodeProcess, login: Callable[..., Wire], new_user: Callable[[], int]) -> tuple[Wire, Wire]:
+    """Two people on two workers."""
+    first, second = node.worker_pids()
+    return login(node, new_user(), worker=first), login(node, new_user(), worker=second)
+
+
 def device_id_of(user_id: int, device: int = 1) -> int:
     return user_id * DEVICES_PER_USER + device
