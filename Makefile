@@ -49,7 +49,7 @@ asan: env ## run the kernel's tests on an extension built with AddressSanitizer
 		PYTHONPATH=$(ASAN)/lib:. $(BIN)/pytest -p no:cacheprovider tests/kernel $(ARGS)
 
 fuzz: env ## search for frames and schedules that break the protocol, the kernel or the cluster, for longer than `test` does
-	@$(BIN)/python -m pytest --hypothesis-profile=fuzz -m "" tests/protocol tests/kernel tests/cluster $(ARGS)
+	@$(BIN)/python -m pytest --hypothesis-profile=fuzz -o faulthandler_timeout=0 -m "" tests/protocol tests/kernel tests/cluster $(ARGS)
 
 bench: env ## measure a node: make bench ARGS="pairs --workers 1" (without ARGS: what there is)
 	@$(BIN)/python -m bench $(or $(ARGS),--help)

@@ -24,6 +24,7 @@ from gateway.protocol.errors import Code
 from gateway.protocol.frames import decode
 from gateway.protocol.identifiers import epoch_of
 from gateway.protocol.messages import Goaway, Msg, Op, Sent
+from storage.api import TAIL_ROWS
 from tests.node.devices import PATIENCE_S, Connect, Device, Devices
 from tests.node.wire import code_of
 from tests.nodes import NodeProcess
@@ -238,19 +239,20 @@ def _all_sent(devices: Devices) -> list[Sent]:
 
 
 def test_a_resend_after_a_kill_of_everything_is_the_same_message(make_node: MakeNode, gather: Gather) -> None:
+    """Of messages that lie behind what a chat remembers when it is opened: only the store knows them."""
     node = make_node()
     devices = gather(node, 2)
     chat_id = devices.open_direct(*devices.all)
     sender = devices.all[0]
-    words = [sender.say(chat_id, b"%d" % number) for number in range(10)]
+    words = [sender.say(chat_id, b"%d" % number) for number in range(4 * TAIL_ROWS)]
     devices.run_until(lambda: devices.acknowledged == len(words))
     before = dict(sender.acknowledged)
     _kill_supervisor_and_start_again(node, devices)
-    for word in words:
-        word.is_retry = True
+    for number, word in enumerate(words[:20]):
+        word.is_retry = number % 2 == 0  # without it, the last ten minutes are looked at
         sender.to_send.append(word)
     devices.settle()
-    for word in words:
+    for word in words[:20]:
         first, again = before[word.msg_id], sender.acknowledged[word.msg_id]
         assert (again.seq, again.prev_seq, again.time_ms) == (first.seq, first.prev_seq, first.time_ms)
         assert (first.duplicate, again.duplicate) == (False, True)
