@@ -329,7 +329,7 @@ class Gate:
         run = SyncRun()
         self._start(session, rid, partial(self._sync, session, rid, wish, run))
         session.sync = run
-        self._kernel.unmute(session.conn)
+        self._parts.pushes.caught_up(session)
 
     async def _sync(self, session: Session, rid: int, wish: Sync, run: SyncRun) -> None:
         try:

@@ -59,12 +59,14 @@ class Pushes:
             session = of_device(user_id, device_id)
             if session is None:
                 missing.append((user_id, device_id))
-            else:
+            elif not session.is_lagged:
                 conns.append(session.conn)
         muted = self._kernel.fanout(conns, frames)
         self._metrics.deliveries += len(conns) * _count_frames(frames)
         for conn in muted:
-            self._say_lagged(conn)
+            session = self._sessions.of_conn(conn)
+            if session is not None:
+                self._say_lagged(session)
         if missing:
             self._gone(owner, missing)
 
@@ -94,11 +96,19 @@ class Pushes:
             found = (self._sessions.of_device(user_id, device_id) for user_id, device_id in recipients)
             lagging = [session for session in found if session is not None]
         for session in lagging:
-            self._say_lagged(session.conn)
+            self._say_lagged(session)
 
-    def _say_lagged(self, conn: int) -> None:
+    def _say_lagged(self, session: Session) -> None:
+        if session.is_lagged:
+            return
+        session.is_lagged = True
         self._metrics.lagged += 1
-        self._kernel.send(conn, LAGGED_FRAME)
+        self._kernel.send(session.conn, LAGGED_FRAME)
+
+    def caught_up(self, session: Session) -> None:
+        """A SYNC begins: from now on messages go to the session again."""
+        session.is_lagged = False
+        self._kernel.unmute(session.conn)
 
 
 def _keep_receipt(session: Session, frame: bytes) -> None:

@@ -26,6 +26,7 @@ class Session:
         "device_id",
         "expires_s",
         "is_active",
+        "is_lagged",
         "kept_receipts",
         "session_id",
         "sync",
@@ -40,6 +41,8 @@ class Session:
         self.expires_s = expires_s
         self.window = 0
         self.is_active = True
+        self.is_lagged = False
+        """It was told LAGGED, and gets no MSG until its next SYNC."""
         self.kept_receipts: dict[tuple[int, int, int], bytes] | None = None
         self.sync: SyncRun | None = None
         self.throttled_until_s = 0.0

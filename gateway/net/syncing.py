@@ -4,7 +4,7 @@ Owns one SYNC at a time for each session. What it sends is paced by the connecti
 bound, so that live messages have the other half): a SYNC never makes a session lag.
 
 Invariant: when SYNC_DONE is sent, everything visible up to each named head was sent on this session or lies in a GAP.
-That rests on the order here: unmute, then ask for heads (which adds this worker to the owner's places), then read.
+That rests on the order: live messages flow again, then ask for heads (which adds this worker to the owner's places), then read.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ not judge: ``bench.delivery`` does.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from bench.delivery import Acknowledgement, DeliveryChecker, Message, Via, diges
 from bench.violations import Violation
 from gateway.protocol.errors import Code
 from gateway.protocol.frames import Frame, decode
-from gateway.protocol.messages import Error, Kind, Msg, Op, Send, Sent
+from gateway.protocol.messages import Error, Kind, Msg, Op, Send, Sent, Sync
 from tests.node.conftest import device_id_of
 from tests.node.wire import DEADLINE_S, Ended, Wire
 from tests.nodes import NodeProcess
@@ -33,10 +34,11 @@ class Writer:
         self.acknowledged = 0
         self.refused: list[int] = []
         self.heard: set[bytes] = set()
-        """Bodies that came live."""
+        """Bodies that came by themselves, live or after LAGGED."""
         self._node = node
         self._checker = checker
         self._asked: dict[int, bytes] = {}
+        self._sync_rid = 0
         self.wire = self._connect()
 
     def _connect(self) -> Wire:
@@ -53,6 +55,7 @@ class Writer:
                 break
         self._checker.connected(self.device_id, self.user_id)
         self._asked.clear()
+        self._sync_rid = 0
         return wire
 
     def post(self, chat_id: int, body: bytes) -> None:
@@ -96,7 +99,7 @@ class Writer:
             self.take_frames()
 
     def hear(self, body: bytes) -> None:
-        """Until this message has come live."""
+        """Until this message has come by itself."""
         while body not in self.heard:
             assert self.wire.receive(time.monotonic() + DEADLINE_S), "the connection ended"
             self.take_frames()
@@ -109,10 +112,13 @@ class Writer:
         if frame.op == Op.MSG:
             row = decode(Msg, frame.body)
             if row.kind != Kind.SYSTEM:
-                self._checker.received(self.device_id, checked(row), Via.LIVE)
+                self._checker.received(self.device_id, checked(row), Via.SYNC if self._sync_rid else Via.LIVE)
                 self.heard.add(row.body)
         elif frame.op == Op.LAGGED:
             self._checker.lagged(self.device_id)
+            self._catch_up()
+        elif frame.op == Op.SYNC_DONE:
+            self._sync_rid = 0
         elif frame.op == Op.SENT:
             sent = decode(Sent, frame.body)
             msg_id = self._asked.pop(frame.rid)
@@ -127,6 +133,14 @@ class Writer:
             assert code in AGAIN, f"refused with {code}"
             self.refused.append(code)
             self._asked.pop(frame.rid, None)
+            if frame.rid == self._sync_rid:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        """SYNC, for the newest message of each chat: the log is read in the end anyway."""
+        self._checker.syncing(self.device_id)
+        with contextlib.suppress(ConnectionError):  # whoever reads next notices
+            self._sync_rid = self.wire.ask(Op.SYNC, Sync([], None, 1))
 
     def log(self, chat_id: int) -> list[Message]:
         """The whole log; on a new connection if the old one has ended."""
@@ -162,7 +176,7 @@ class Crowd:
             writer.settle()
 
     def hear_each_other(self) -> None:
-        """One message in every chat, which comes live to everybody, wherever they are."""
+        """One message in every chat, which comes to everybody by itself, wherever they are."""
         speaker, *others = self.writers
         for chat_id in self.chats:
             body = secrets.token_bytes(16)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway.protocol.errors import Code
-from gateway.protocol.frames import decode, encode
+from gateway.protocol.frames import Frame, decode, encode
 from gateway.protocol.messages import (
     ChatChange,
     ChatInfo,
@@ -66,6 +66,10 @@ def test_messages_keep_the_order_in_which_they_were_sent_and_chain(pair: tuple[W
     assert chains(got)
 
 
+def _seq_of(frame: Frame) -> int:
+    return decode(Sent, frame.body).seq if frame.op == Op.SENT else decode(Msg, frame.body).seq
+
+
 def test_two_who_talk_at_once_see_one_order(pair: tuple[Wire, Wire]) -> None:
     """SENT and MSG of one session rise together: who has SENT of a row has had everything before it."""
     alice, bob = pair
@@ -75,7 +79,7 @@ def test_two_who_talk_at_once_see_one_order(pair: tuple[Wire, Wire]) -> None:
     orders = []
     for wire in pair:
         frames = [wire.take(lambda frame: frame.op in (Op.SENT, Op.MSG)) for _ in range(200)]
-        orders.append([decode(Sent if frame.op == Op.SENT else Msg, frame.body).seq for frame in frames])
+        orders.append([_seq_of(frame) for frame in frames])
     assert orders[0] == orders[1] == sorted(orders[0])
     assert len(set(orders[0])) == 200
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.protocol.frames import decode, encode
+from gateway.protocol.frames import Frame, decode, encode
 from gateway.protocol.messages import (
     ChatCreate,
     ChatCreateOk,
@@ -195,6 +195,10 @@ def test_per_chat_0_and_total_0_give_gaps_alone(node: NodeProcess, login: Login,
         assert done.chats[0].head_seq == sent[-1].seq
 
 
+def _chat_of(frame: Frame) -> int:
+    return decode(Gap, frame.body).chat_id if frame.op == Op.GAP else decode(Msg, frame.body).chat_id
+
+
 def test_beyond_total_the_remaining_chats_get_a_gap_alone_newest_chats_first(
     node: NodeProcess, login: Login, pair: tuple[Wire, Wire]
 ) -> None:
@@ -205,10 +209,7 @@ def test_beyond_total_the_remaining_chats_get_a_gap_alone_newest_chats_first(
             alice.say(chat_id)
     fresh = login(node, bob.user_id, 2)
     frames, done = fresh.sync(SyncWish([], None, None, 7))
-    order = [
-        (frame.op, decode(Gap if frame.op == Op.GAP else Msg, frame.body).chat_id)
-        for frame in frames  # type: ignore[arg-type]
-    ]
+    order = [(frame.op, _chat_of(frame)) for frame in frames]
     assert order == [
         *[(Op.MSG, chats[2])] * 5,
         (Op.GAP, chats[1]),
@@ -281,7 +282,7 @@ def test_a_sync_of_3000_messages_to_a_slow_reader_is_not_lagged(
         slow = login(node, bob.user_id, 2 + number, worker=worker, receive_buffer=65_536)
         rid = slow.ask(Op.SYNC, SyncWish([], None, 2000, 2000))
         alice.say(chats[0], b"live, while nobody reads")  # the SYNC waits for us meanwhile
-        frames = []
+        frames: list[Frame] = []
         while not (frames and frames[-1].op == Op.SYNC_DONE):
             frames.append(slow.next())
         assert frames[-1].rid == rid

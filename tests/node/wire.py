@@ -272,7 +272,7 @@ def cursors(*pairs: tuple[int, int]) -> list[Cursor]:
 def code_of(frame: Frame) -> int:
     """Of an ERROR or a CLOSE."""
     assert frame.op in (Op.ERROR, Op.CLOSE), _name(frame)
-    return Code(decode(Error if frame.op == Op.ERROR else Close, frame.body).code)
+    return Code(_told(frame)[0])
 
 
 def error_of(frame: Frame) -> Error:
@@ -293,13 +293,15 @@ def refusal_of(request: Callable[[], object]) -> Error:
     raise AssertionError(f"it was not refused: {answer}")
 
 
+def _told(frame: Frame) -> tuple[int, str]:
+    if frame.op == Op.ERROR:
+        error = decode(Error, frame.body)
+        return error.code, error.message
+    close = decode(Close, frame.body)
+    return close.code, close.message
+
+
 def _name(frame: Frame) -> str:
     op = Op(frame.op).name if frame.op in set(Op) else f"op {frame.op:#04x}"
-    if frame.op in (Op.ERROR, Op.CLOSE):
-        return f"{op} {code_of_unchecked(frame)} (rid {frame.rid})"
-    return f"{op} (rid {frame.rid})"
-
-
-def code_of_unchecked(frame: Frame) -> str:
-    told = decode(Error if frame.op == Op.ERROR else Close, frame.body)
-    return f"{told.code} {told.message}"
+    told = _told(frame) if frame.op in (Op.ERROR, Op.CLOSE) else ""
+    return f"{op} {told} (rid {frame.rid})"
