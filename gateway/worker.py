@@ -133,7 +133,7 @@ class Worker:
                 folding=self.folding,
                 pushes=self.pushes,
                 syncing=Syncing(kernel, self.store, self.heads, self.flush),
-                reading=Reading(self.store, self.router, self.heads, config.chat.max_members),
+                reading=Reading(self.store, self.router, self.heads, config.chat.max_members, self.finish_cycle),
                 registry=self.registry,
                 verifier=self._secrets.verifier,
                 limits=_rate_limits(config),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import trio
@@ -67,16 +67,26 @@ class _Answer:
 
 
 class Reading:
-    def __init__(self, store: Store, requests: ChatRequests, heads: ChatHeads, max_members: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        requests: ChatRequests,
+        heads: ChatHeads,
+        max_members: int,
+        finish_cycle: Callable[[], None],
+    ) -> None:
+        """``finish_cycle``: what a dispatch does at its end; a task's requests have to ask for it."""
         self._store = store
         self._requests = requests
         self._heads = heads
         self._max_members = max_members
+        self._finish_cycle = finish_cycle
 
     async def _ask_owner(self, session: Session, op: int, message: View | Found) -> bytes:
         answer = _Answer()
         asker = (session.user_id, session.device_id)
         self._requests.request(ChatId(message.chat_id), Request(op, message, asker, answer, 1, time.monotonic()))
+        self._finish_cycle()
         with trio.move_on_after(OWNER_TIMEOUT_S):
             return await answer.wait()
         raise ProtocolError(Code.TIMED_OUT, "the chat's owner did not answer")
