@@ -124,7 +124,7 @@ class ChatConfig(Section, frozen=True):
     max_queued_requests: Annotated[int, _number(64, 1_000_000, "requests that wait in one chat; beyond it: 401")] = 4096
     max_remembered_ids: Annotated[
         int, _number(1000, 100_000_000, "client_msg_ids that a worker holds (some 400 bytes each)")
-    ] = 250_000
+    ] = 1_000_000
 
 
 class OutboxConfig(Section, frozen=True):

@@ -16,7 +16,7 @@ from storage.api import TAIL_ROWS, Message
 LOOK_BACK_MS = 10 * 60 * 1000
 """A SEND without ``retry`` is looked up this far back."""
 
-MAX_PER_CHAT = 65_536
+MAX_PER_CHAT = 262_144
 
 Key: TypeAlias = "tuple[int, bytes]"
 
