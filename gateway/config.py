@@ -105,14 +105,14 @@ class LimitsConfig(Section, frozen=True):
         10_000, 50_000
     )
     user_connects: Annotated[Rate, Meta(description="HELLOs of one user, all devices together")] = Rate(100, 1_000)
-    user_sends: Annotated[Rate, Meta(description="SENDs of one user, all devices together")] = Rate(10_000, 20_000)
+    user_sends: Annotated[Rate, Meta(description="SENDs of one user, all devices together")] = Rate(40_000, 80_000)
     user_requests: Annotated[Rate, Meta(description="other requests of one user, all devices together")] = Rate(
         10_000, 20_000
     )
-    device_sends: Annotated[Rate, Meta(description="SENDs of one device")] = Rate(5_000, 10_000)
+    device_sends: Annotated[Rate, Meta(description="SENDs of one device")] = Rate(20_000, 40_000)
     device_requests: Annotated[Rate, Meta(description="other requests of one device")] = Rate(5_000, 10_000)
     max_tracked: Annotated[
-        int, _number(1000, 10_000_000, "buckets that a worker remembers; beyond it the fullest are forgotten")
+        int, _number(1000, 10_000_000, "buckets that a worker remembers; beyond it the longest unused are forgotten")
     ] = 200_000
 
 
