@@ -32,9 +32,10 @@ from gateway.net.replies import Replies
 from gateway.net.sessions import Session, SessionTable
 from gateway.net.syncing import Syncing, SyncRun
 from gateway.protocol.errors import Code, ProtocolError
-from gateway.protocol.frames import BODY_MARGIN, IGNORABLE, decode, encode, encode_body
+from gateway.protocol.frames import BODY_MARGIN, decode, encode, encode_body
 from gateway.protocol.identifiers import ChatId
 from gateway.protocol.messages import CLIENT_OPS, Error, Op, ReauthOk, Send, State, StateOk, Sync, Throttle
+from gateway.protocol.transitions import OpClass, classify_client_op
 from gateway.protocol.validation import validate, validate_send
 from gateway.pump import ACCEPTED, CLOSED, DRAINED, TOO_LARGE, TOO_SHORT
 from storage.api import StoreError
@@ -137,7 +138,7 @@ class Gate:
             handler = self._handlers.get(op)
             if handler is not None:
                 handler(session, rid, body)
-            elif self._is_ignorable(op, tag >> 16):
+            elif classify_client_op(op, tag >> 16) is OpClass.IGNORE:
                 self._ignore(session, rid, body)
             else:
                 raise ProtocolError(Code.UNKNOWN_OP, f"op {op:#04x} is not a client's")
@@ -147,11 +148,6 @@ class Gate:
             # Whatever a handler of ours gets wrong must cost its own request only.
             log.exception("request_failed", op=op, user_id=session.user_id)
             self._fail(session, rid, ProtocolError(Code.INTERNAL, "a fault of the server"))
-
-    @staticmethod
-    def _is_ignorable(op: int, flags: int) -> bool:
-        is_of_servers = op >= 0x80 or op in _SERVER_ONLY
-        return bool(flags & IGNORABLE) and not is_of_servers
 
     def _fail(self, session: Session, rid: int, error: ProtocolError) -> None:
         if self._parts.replies.refuse(session.conn, rid, error):
@@ -361,7 +357,6 @@ class Gate:
 
 
 _SCOPES = {Op.HISTORY: "history", Op.SYNC: "sync"}
-_SERVER_ONLY = frozenset({*(op for op in Op if op not in CLIENT_OPS)})
 
 
 def _framing_fault(op: int, tag: int) -> ProtocolError:
