@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 EXTENSION_SOURCES := setup.py $(wildcard gateway/*.pyx gateway/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help run env test test-all check format asan fuzz bench docs clean clean-env
+.PHONY: help run env test test-all check format asan fuzz bench bench-cluster docs clean clean-env servers present-servers
 
 help: ## show the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,10 +24,17 @@ run: env ## start a node on this machine: clients on port 7800, operations on 78
 
 env: $(VENV)/built ## make the environment and build the extension (the other verbs do it by themselves)
 
-test: env ## run the tests (ARGS are pytest's)
+servers: env ## get the servers that tests run on (Cassandra, Redis, Toxiproxy) into build/servers, and say what is missing
+	@$(BIN)/python -m tests.servers.installing
+
+# Says nothing when all are there. What could not be had is tried again after an hour, or by `make servers`.
+present-servers: env
+	@$(BIN)/python -m tests.servers.installing --quick
+
+test: present-servers ## run the tests (ARGS are pytest's)
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-all: env ## run all tests, the slow ones too
+test-all: present-servers ## run all tests, the slow ones too
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: env ## style, format, types, and the extension against its stub
@@ -53,6 +60,9 @@ fuzz: env ## search for frames and schedules that break the protocol, the kernel
 
 bench: env ## measure a node: make bench ARGS="pairs --workers 1" (without ARGS: what there is)
 	@$(BIN)/python -m bench $(or $(ARGS),--help)
+
+bench-cluster: present-servers ## measure nodes over a Cassandra and a Redis of their own: make bench-cluster ARGS="pairs --nodes 2"
+	@PARLEY_STORE=scylla $(BIN)/python -m tests.servers $(BIN)/python -m bench $(or $(ARGS),--help)
 
 docs: env ## write again what the documents say of the code (settings, figures)
 	@$(BIN)/python docs/generate.py

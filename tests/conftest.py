@@ -1,4 +1,4 @@
-"""Fixtures that several packages of tests share: a node that runs, and profiles for hypothesis."""
+"""Fixtures that several packages of tests share: a node that runs, servers that it may use, and profiles for hypothesis."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from hypothesis import settings
 
 from tests.nodes import NodeProcess
+
+pytest_plugins = ("tests.servers.fixtures",)
 
 settings.register_profile("fuzz", max_examples=20_000, deadline=None)
 
