@@ -25,20 +25,24 @@ class Duration(NamedTuple):
 def run_closed_loop(
     generator: Generator, traffic: Traffic, window: int, duration: Duration, meter: Meter, beside: KeepAlive
 ) -> Usage:
-    """Warm up, measure, and drain. The clock stops when the last message has arrived."""
-    for channel in traffic.channels.values():
-        for _ in range(window):
-            traffic.send(channel, time.perf_counter_ns())
-    _keep_sending(traffic, duration.warmup_s, beside)
+    """Warm up, measure, and drain. The clock stops when the last message has arrived.
+
+    Between warm-up and measuring nothing is under way, so that what the node uses is used for what is counted.
+    """
+    _keep_sending(traffic, window, duration.warmup_s, beside)
+    traffic.settle(duration.drain_s)
+    meter.start()
     traffic.measure_from_now()
     generator.forget_busy()
-    meter.start()
-    _keep_sending(traffic, duration.seconds, beside)
+    _keep_sending(traffic, window, duration.seconds, beside)
     traffic.drain(duration.drain_s)
     return meter.read()
 
 
-def _keep_sending(traffic: Traffic, seconds: float, beside: KeepAlive) -> None:
+def _keep_sending(traffic: Traffic, window: int, seconds: float, beside: KeepAlive) -> None:
+    for channel in traffic.channels.values():
+        for _ in range(window):
+            traffic.send(channel, time.perf_counter_ns())
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         traffic.turn(0.05)

@@ -48,14 +48,14 @@ class Crowd(NamedTuple):
 def run_connect(header: Header, target: Target, crowd: Crowd) -> Result:
     """Logins a second, ``crowd.in_flight`` at a time."""
     logins = [login_of(credential) for credential in target.credentials(crowd.connections)]
-    with generator(target.node.address, KERNEL_SLOTS) as clients:
+    with generator(target.cluster.addresses, KERNEL_SLOTS) as clients:
         if crowd.is_resuming:
             logins = _Rush(clients, logins, crowd.in_flight).run().tokens
-        meter = Meter(target.node)
+        meter = Meter(target.cluster)
         rush = _Rush(clients, logins, crowd.in_flight).run()
         usage = meter.read()
     figures = {"connects_per_s": crowd.connections / usage.seconds, **rush.times.milliseconds(50, 99)}
-    invalid = why_invalid(usage, is_node_known=target.node.pid != 0)
+    invalid = why_invalid(usage, is_node_known=target.cluster.is_known)
     return finish(header, figures, usage.figures(), (0, []), invalid)
 
 
@@ -115,19 +115,19 @@ class Watch(NamedTuple):
 
 
 def run_idle(header: Header, target: Target, watch: Watch) -> Result:
-    with generator(target.node.address, KERNEL_SLOTS) as clients:
+    with generator(target.cluster.addresses, KERNEL_SLOTS) as clients:
         warm = open_sessions(clients, _logins(target, WARMUP_CONNECTIONS))
         _Hold(clients, warm).run(SETTLE_S)
-        before_bytes = target.node.pss_bytes()
+        before_bytes = target.cluster.pss_bytes()
         sessions = open_sessions(clients, _logins(target, watch.connections))
         _Hold(clients, [*warm, *sessions]).run(SETTLE_S)
-        held_bytes = target.node.pss_bytes()
-        counted = target.node.metrics()
-        meter = Meter(target.node)
+        held_bytes = target.cluster.pss_bytes()
+        counted = target.cluster.metrics()
+        meter = Meter(target.cluster)
         hold = _Hold(clients, sessions)
         hold.run(watch.seconds)
         usage = meter.read()
-        after_bytes = target.node.pss_bytes()
+        after_bytes = target.cluster.pss_bytes()
         figures = {
             "bytes_per_connection": (after_bytes - before_bytes) / watch.connections,
             "bytes_per_connection_before_pings": (held_bytes - before_bytes) / watch.connections,
@@ -135,7 +135,7 @@ def run_idle(header: Header, target: Target, watch: Watch) -> Result:
             "pss_after_mib": after_bytes / 2**20,
             "pings": hold.keepalive.sent,
             "pongs": hold.pongs,
-            **_who_answered(counted, target.node.metrics(), hold.keepalive.sent),
+            **_who_answered(counted, target.cluster.metrics(), hold.keepalive.sent),
         }
     evidence = (len(hold.found), hold.found.lines())
     return finish(header, figures, usage.figures(), evidence, _why_unknown(target, figures))
@@ -155,7 +155,7 @@ def _who_answered(before: dict[str, float], after: dict[str, float], pings: int)
 
 def _why_unknown(target: Target, figures: dict[str, float]) -> list[str]:
     reasons = []
-    if not target.node.pid:
+    if not target.cluster.is_known:
         reasons.append("the node's memory is not known: name its supervisor with --pid")
     if "pings_given_to_python" not in figures:
         reasons.append(f"the node does not tell {ANSWERED_BY_KERNEL}: who answered the PINGs is not known (--ops-port)")

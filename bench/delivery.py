@@ -124,6 +124,10 @@ class DeliveryChecker:
         self._contents: dict[tuple[int, int, bytes], bytes] = {}
         self.holes = 0
         """Live messages that did not follow what the device held: to be repaired by then, not wrong."""
+        self.may_repeat = False
+        """Set where owners are lost: a chat's next owner pushes again what the former may not have told."""
+        self.repeats = 0
+        """Live messages that a session was shown again, where it may be."""
 
     # ---- who is there
 
@@ -173,7 +177,10 @@ class DeliveryChecker:
         if via is Via.LIVE:
             if device.is_lagged:
                 self._found.add(Rule.LAGGED, f"device {device_id}: {_text(message)}")
-            self._rises(device, message.chat_id, message.seq)
+            if self.may_repeat and self._holds(chat, device_id, counter_of(message.seq)):
+                self.repeats += 1
+            else:
+                self._rises(device, message.chat_id, message.seq)
         if not self._witness(chat, message, device_id):
             return
         if via is Via.LIVE and not self._holds(chat, device_id, counter_of(message.prev_seq)):

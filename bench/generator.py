@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import random
 import select
 import socket
 import time
@@ -41,6 +42,9 @@ CONNECT_TIMEOUT_S = 10.0
 CONNECTIONS_A_SOURCE = 10_000
 """One source address has 28,232 ports by default, and TIME_WAIT keeps each for a minute after use."""
 
+EVEN_AFTER = 16
+"""Of so many connections a node, each node has its share exactly."""
+
 LARGEST_FRAME = 1 << 24
 OUTBOX_BYTES = 1 << 22
 _IP_BIND_ADDRESS_NO_PORT = 24
@@ -58,8 +62,8 @@ def wait_readable(fd: int, timeout_s: float) -> None:
 
 
 class Generator:
-    def __init__(self, address: tuple[str, int], max_connections: int) -> None:
-        self.address = address
+    def __init__(self, addresses: Sequence[tuple[str, int]], max_connections: int) -> None:
+        """``addresses``: of the nodes; connections are spread over them evenly, see ``shuffled``."""
         self.kernel = Kernel(
             max_connections,
             auto_replies={Op.PING: Op.PONG},
@@ -69,23 +73,25 @@ class Generator:
         """How long each cycle was at work, from the events to the next wait: what it adds to every latency."""
         self.now_ns = time.perf_counter_ns()
         """When the events of this turn were taken from the sockets."""
-        self._sources = _sources(address[0])
+        self._addresses = shuffled(addresses)
+        self._sources = _sources(addresses[0][0])
 
     def connect(self) -> int:
         """A new connection, in TCP's sense; frames of any size are taken from it, without a window or a time limit."""
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        address = next(self._addresses)
         try:
             sock.settimeout(CONNECT_TIMEOUT_S)
             source = next(self._sources)
             if source:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind((source, 0))
-            sock.connect(self.address)
+            sock.connect(address)
             sock.setblocking(False)
             conn = self.kernel.adopt(sock.detach())
         except OSError as error:
             sock.close()
-            raise BenchError(f"cannot connect to {self.address[0]}:{self.address[1]}: {error}") from error
+            raise BenchError(f"cannot connect to {address[0]}:{address[1]}: {error}") from error
         self.kernel.admit(conn, max_frame=LARGEST_FRAME, window=0, timeout_s=0)
         return conn
 
@@ -106,6 +112,19 @@ class Generator:
         self.kernel.shutdown()
 
 
+def shuffled(addresses: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    """Each address equally often, in an order that is no pattern and always the same.
+
+    Taken in turns, the two of every pair would be on different nodes (or never), whereas of people who write to each
+    other one in N is on the same of N nodes.
+    """
+    order = random.Random(len(addresses))
+    while True:
+        block = [*addresses] * EVEN_AFTER
+        order.shuffle(block)
+        yield from block
+
+
 def _sources(host: str) -> Iterator[str]:
     """Source addresses for connections to ``host``: on loopback many, for their ports; elsewhere the system's."""
     if not host.startswith("127."):
@@ -116,8 +135,8 @@ def _sources(host: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def generator(address: tuple[str, int], max_connections: int) -> Iterator[Generator]:
-    made = Generator(address, max_connections)
+def generator(addresses: Sequence[tuple[str, int]], max_connections: int) -> Iterator[Generator]:
+    made = Generator(addresses, max_connections)
     try:
         yield made
     finally:

@@ -1,7 +1,8 @@
-"""The node under test: started for one bench, or found at an address; and what it costs while it is measured.
+"""One node under test: a process that announces itself, or one found at an address; and what it tells and uses.
 
-Owns the process that it started: it is ended, by its id, whatever happens. It must not know what is measured. A node is
-known by its ready line (JSON, ``event`` "ready", ``port``, ``ops_port``), the server's own announcement.
+Owns the process that it started: it is ended, by its id, whatever happens. It must not know what is measured, nor how
+several nodes make a cluster (``cluster.py``). A node is known by its ready line (JSON, ``event`` "ready", ``port``,
+``ops_port``), the server's own announcement.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,10 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.faults import BenchError
-from bench.machine import cpu_s, descendants, pss_bytes
+from bench.machine import descendants
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCH_CONFIG = ROOT / "configs" / "bench.toml"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 
@@ -41,12 +39,6 @@ class Node(NamedTuple):
     def workers(self) -> list[int]:
         """The processes that hold connections: the supervisor's children, or the only process there is."""
         return self.processes()[1:] or self.processes()
-
-    def cpu_s(self) -> dict[int, float]:
-        return {pid: cpu_s(pid) for pid in self.processes()}
-
-    def pss_bytes(self) -> int:
-        return pss_bytes(self.workers())
 
     def metrics(self) -> dict[str, float]:
         """/metrics, summed over labels; empty where there is no operations port."""
@@ -69,21 +61,6 @@ def sum_metrics(exposition: str) -> dict[str, float]:
             name = series.partition("{")[0]
             sums[name] = sums.get(name, 0.0) + float(value)
     return sums
-
-
-def serve_command(data: Path, workers: int) -> list[str]:
-    """``parley serve`` as the benches run it: any free ports, limits raised."""
-    options = ["--config", str(BENCH_CONFIG), "--data", str(data), "--host", "127.0.0.1", "--workers", str(workers)]
-    return [sys.executable, "-m", "parley.cli", "serve", *options, "--port", "0", "--ops-port", "0"]
-
-
-@contextlib.contextmanager
-def serve(workers: int) -> Iterator[Node]:
-    """A node of one's own, on a new data directory."""
-    with tempfile.TemporaryDirectory(prefix="parley-bench-") as directory:
-        data = Path(directory) / "data"
-        with start(serve_command(data, workers), Path(directory) / "log") as (address, ops_port, pid):
-            yield Node(address, ops_port, pid, data)
 
 
 @contextlib.contextmanager

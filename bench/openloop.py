@@ -30,6 +30,10 @@ class Schedule:
         self._start_ns = time.perf_counter_ns()
         self._sent = 0
 
+    def resume(self) -> None:
+        """The next message is due now: nothing was due during the pause."""
+        self._start_ns = time.perf_counter_ns() - int(self._sent * self._interval_ns)
+
     @property
     def due_ns(self) -> int:
         return self._start_ns + int(self._sent * self._interval_ns)
@@ -43,11 +47,16 @@ class Schedule:
 def run_open_loop(
     generator: Generator, traffic: Traffic, schedule: Schedule, duration: Duration, meter: Meter
 ) -> tuple[Usage, Histogram]:
-    """Warm up, measure, and drain; also how late the measured messages left."""
+    """Warm up, measure, and drain; also how late the measured messages left.
+
+    Between warm-up and measuring nothing is under way, so that what the node uses is used for what is counted.
+    """
     _keep_time(traffic, schedule, duration.warmup_s)
+    traffic.settle(duration.drain_s)
+    meter.start()
     traffic.measure_from_now()
     generator.forget_busy()
-    meter.start()
+    schedule.resume()
     lateness = _keep_time(traffic, schedule, duration.seconds)
     traffic.drain(duration.drain_s)
     return meter.read(), lateness

@@ -89,17 +89,25 @@ def read_json(path: Path) -> Result:
 
 
 def print_table(result: Result, console: Console) -> None:
-    title = f"{result.command}, {result.workers} worker{'s' if result.workers > 1 else ''}, commit {result.commit}"
-    table = Table(title=title, title_justify="left", show_header=False)
+    title = f"{result.command} {_place(result)}, commit {result.commit}"
+    table = Table(show_header=False)
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in {**result.figures, **result.cost}.items():
         table.add_row(name, _text(value))
+    console.print(title, highlight=False)
     console.print(table)
     for line in result.evidence:
         console.print(f"[red]VIOLATION[/] {line}", soft_wrap=True, highlight=False)
     for reason in result.invalid:
         console.print(f"[yellow]INVALID[/] {reason}", soft_wrap=True, highlight=False)
+
+
+def _place(result: Result) -> str:
+    """Where it ran, as far as its options do not say it in other words."""
+    nodes = result.options.get("nodes", 1)
+    workers = f"{result.workers} worker{'s' if result.workers > 1 else ''}" if result.workers else "on both sides"
+    return workers if nodes == 1 else f"{nodes} nodes of {workers}"
 
 
 def _text(value: float) -> str:

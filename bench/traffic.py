@@ -190,11 +190,15 @@ class Traffic:
 
     # ---- the end
 
-    def drain(self, timeout_s: float) -> None:
-        """Wait until everything sent is answered and delivered, ``timeout_s`` at most; then judge."""
+    def settle(self, timeout_s: float) -> None:
+        """Wait until everything sent is answered and delivered, ``timeout_s`` at most."""
         until = time.monotonic() + timeout_s
         while (self.unanswered or self.outstanding > 0) and time.monotonic() < until:
             self.turn(0.05)
+
+    def drain(self, timeout_s: float) -> None:
+        """Settle, then judge."""
+        self.settle(timeout_s)
         if self.unanswered:
             self.found.add(Rule.LATE, f"{self.unanswered} SENDs were not answered within {timeout_s:g} s")
         for chain in self._chains.values():

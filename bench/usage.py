@@ -1,7 +1,7 @@
 """Who used the machine while a bench measured, and whether its figures count.
 
 Owns the one question that every load test must answer: was it the node that was measured, or the generator? Figures are
-CPU cores (CPU seconds per second).
+CPU cores (CPU seconds per second). What a message cost is ``work.py``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from bench.cluster import Cluster
 from bench.figures import Histogram
 from bench.machine import busy_s
-from bench.node import Node
+from bench.work import Work, work_before, work_since
 
 BUSY_CORES = 0.9
 MAX_LATENESS_MS = 5.0
@@ -22,36 +23,41 @@ class Usage(NamedTuple):
     seconds: float
     generator_cores: float
     node_cores: float
+    """All nodes, supervisors included."""
     busiest_cores: float
-    """The node's busiest process."""
+    """The busiest process of them."""
     elsewhere_cores: float
-    """Everybody else on the machine, the kernel's own threads included."""
+    """Everybody else on the machine: the store's and the directory's servers, the kernel's own threads."""
+    work: Work = Work()
 
     def figures(self) -> dict[str, float]:
-        return {name: round(value, 3) for name, value in self._asdict().items()}
+        return {name: round(value, 3) for name, value in self._asdict().items() if name != "work"}
 
 
 class Meter:
-    """A stop-watch for CPU time."""
+    """A stop-watch for CPU time. Start and read it while no message is under way: then the work is all theirs."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self.start()
 
     def start(self) -> None:
+        """May take a tenth of a second: a node asks each of its workers for its figures."""
+        self._work = work_before(self._cluster)
         self._began_s = time.perf_counter()
         self._generator_s = time.process_time()
-        self._node_s = self._node.cpu_s()
+        self._node_s = self._cluster.cpu_s()
         self._machine_s = busy_s()
 
     def read(self) -> Usage:
         seconds = max(1e-9, time.perf_counter() - self._began_s)
         generator = (time.process_time() - self._generator_s) / seconds
-        now_s = self._node.cpu_s()
+        now_s = self._cluster.cpu_s()
         used = [(after - self._node_s.get(pid, 0.0)) / seconds for pid, after in now_s.items()]
         machine = (busy_s() - self._machine_s) / seconds
         elsewhere = max(0.0, machine - generator - sum(used))
-        return Usage(seconds, generator, sum(used), max(used, default=0.0), elsewhere)
+        work = work_since(self._work, self._cluster)
+        return Usage(seconds, generator, sum(used), max(used, default=0.0), elsewhere, work)
 
 
 def why_invalid(usage: Usage, *, is_node_known: bool = True) -> list[str]:

@@ -96,7 +96,8 @@ class Kernel:
         ValueError)."""
     def unlisten(self, fd: int) -> None: ...
     def adopt(self, fd: int) -> int:
-        """Take over a connected socket (the kernel will close it); it starts in the greeting phase. For outgoing links
+        """Take over a socket that is connected, or connecting: what is sent waits for it, and a connect that fails is told
+        as CLOSED with its errno. The kernel will close it; it starts in the greeting phase. For outgoing links
         and clients.
 
         KernelFull, OSError: the socket is still the caller's.

@@ -1,4 +1,4 @@
-"""The composition root: the only file that names concrete backends.
+"""The composition root: with ``backends.py``, the only file that names concrete backends.
 
 Owns the two main functions: ``serve`` (the supervisor's process) and ``python -m gateway.app worker`` (one worker's).
 What is chosen by the configuration is chosen here; everything below sees ports.
@@ -17,7 +17,9 @@ import structlog
 import trio
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from gateway import keyfiles, logs
+from gateway import checkup, host, keyfiles, logs
+from gateway.backends import NameUnknown, link_addresses, node_directory, open_backends
+from gateway.cluster.directory import DirectoryUnavailable
 from gateway.cluster.links import SUPERVISOR, Links, Peer, Reply
 from gateway.cluster.wire import LinkOp
 from gateway.config import Config, ConfigError
@@ -25,15 +27,14 @@ from gateway.net.credentials import ResumeTokens, TokenKey, TokenVerifier
 from gateway.node.banner import announce
 from gateway.node.errors import CannotServe
 from gateway.node.ports import bind
+from gateway.node.process import WAITING_STATUS
 from gateway.node.spec import MAX_SPEC_BYTES, WorkerSpec, decode_spec
+from gateway.ops.capacity import Finding
 from gateway.protocol.identifiers import WorkerId
 from gateway.supervisor import supervise
-from gateway.worker import Identity, Secrets, Worker
-from storage.api import Store, StoreError
-from storage.memory import MemoryStore
-from storage.sqlite import SqliteStore
+from gateway.worker import CannotListen, Identity, LinkPlace, Secrets, Worker
+from storage.api import StoreError, StoreTimedOut, StoreUnavailable
 
-DATABASE = "parley.db"
 WORKER_COMMAND = (sys.executable, "-m", "gateway.app", "worker")
 YOUNG_OBJECTS = 50_000
 """Before a collection: a worker's objects are few and long-lived, and a collection looks at all of them in the end."""
@@ -48,14 +49,22 @@ log = structlog.get_logger(__name__)
 def serve(config: Config) -> int:
     """Run a node until it is told to end. Returns the process's exit status; an expected fault is one line on stderr."""
     logs.configure(config.serve.log_level, sys.stderr)
-    command = (sys.executable, "-m", "gateway.app", "worker")
     status = 0
     try:
-        trio.run(supervise, config, command, announce)
+        trio.run(supervise, config, WORKER_COMMAND, announce, node_directory(config))
     except* (CannotServe, ConfigError, OSError) as group:
         print(f"parley: {_first(group)}", file=sys.stderr)
         status = 1
     return status
+
+
+def doctor(config: Config) -> int:
+    """Say what this host can hold, and what the servers that the node needs lack. Exit status 1: it would not serve."""
+    try:
+        elsewhere = trio.run(checkup.examine, config) if config.cluster.node else []
+    except ConfigError as error:
+        elsewhere = [Finding("configuration", False, str(error), "mend it")]
+    return host.doctor(config, elsewhere)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -66,12 +75,6 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def open_store(config: Config) -> Store:
-    if config.store.backend == "memory":
-        return MemoryStore()
-    return SqliteStore(Path(config.serve.data) / DATABASE)
-
-
 def read_secrets(config: Config) -> Secrets:
     """Raises ConfigError."""
     data = Path(config.serve.data)
@@ -79,7 +82,7 @@ def read_secrets(config: Config) -> Secrets:
     for key in keyfiles.verification_keys(config.auth, data):
         material = load_pem_public_key(key.material) if key.algorithm == "EdDSA" else key.material
         keys[key.kid] = TokenKey(key.algorithm, material)
-    return Secrets(TokenVerifier(keys, config.auth.algorithms), ResumeTokens(keyfiles.resume_key(data)))
+    return Secrets(TokenVerifier(keys, config.auth.algorithms), ResumeTokens(keyfiles.resume_key(config.auth, data)))
 
 
 # ------------------------------------------------------------------------------------------------- a worker
@@ -95,10 +98,16 @@ def run_worker() -> int:
     status = 0
     try:
         trio.run(partial(_serve_clients, spec))
-    except* (StoreError, ConfigError) as group:
-        log.error("worker_cannot_serve", error=str(_first(group)))
-        status = 1
+    except* (StoreError, DirectoryUnavailable, ConfigError, CannotServe, CannotListen, NameUnknown) as group:
+        error = _first(group)
+        is_elsewhere = config.cluster.node > 0 and isinstance(error, WAITED_FOR)
+        log.error("worker_waits" if is_elsewhere else "worker_cannot_serve", error=str(error))
+        status = WAITING_STATUS if is_elsewhere else 1
     return status
+
+
+WAITED_FOR = (StoreUnavailable, StoreTimedOut, DirectoryUnavailable, NameUnknown)
+"""What others serve may come back: the worker is started again until it does."""
 
 
 def _read_line(fd: int) -> bytes:
@@ -113,17 +122,34 @@ async def _serve_clients(spec: WorkerSpec) -> None:
         spec.incarnation,
         spec.link_address,
         Peer(spec.supervisor_incarnation, spec.supervisor_address),
+        await _link_place(spec),
     )
     config = spec.config
-    worker = Worker(config, identity, open_store(config), read_secrets(config), spec.max_clients)
+    backends = open_backends(config, identity.supervisor, spec.workers)
+    worker = Worker(config, identity, backends, read_secrets(config), spec.max_clients)
     worker.links.register(LinkOp.METRICS, partial(_answer_metrics, worker))
-    worker.links.register(LinkOp.DRAIN, lambda peer, payload, reply: worker.drain())
+    worker.links.register(LinkOp.HEARTBEAT, _answer_heartbeat)
+    worker.links.register(LinkOp.DRAIN, lambda peer, payload, reply: worker.drain(is_node=True))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_with_the_supervisor)
         nursery.start_soon(_drain_on_signal, worker)
         on_ready = partial(_say_ready, worker.links)
         await worker.run(partial(bind, spec.host, spec.port), on_ready)
         nursery.cancel_scope.cancel()
+
+
+async def _link_place(spec: WorkerSpec) -> LinkPlace | None:
+    """Names are looked up once, here: what workers tell each other are numbers. Raises NameUnknown."""
+    cluster = spec.config.cluster
+    if not cluster.node:
+        return None
+    advertised, bound = await link_addresses(cluster)
+    return LinkPlace(bound, cluster.link_port and cluster.link_port + spec.number - 1, advertised)
+
+
+def _answer_heartbeat(peer: WorkerId, payload: bytes, reply: Reply | None) -> None:
+    if reply is not None:
+        reply.reply(b"")
 
 
 def _answer_metrics(worker: Worker, peer: WorkerId, payload: bytes, reply: Reply | None) -> None:

@@ -5,18 +5,29 @@ and prints them, ``gateway/keyfiles.py`` reads the keys that ``auth`` names. The
 and the table in docs/operations.md are the descriptions here.
 
 Invariant: values are frozen; bounds are checked where a ``Config`` is made from outside (``configfile.load``), and
-``check`` holds what two settings must be to each other.
+``check`` holds what two settings must be to each other. What a cluster needs is all there or not at all: a node that
+believed itself alone over a shared store would be one that others take for dead.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, field
+
+MAX_NODES = 1023
+MAX_WORKERS = 1023
+"""A worker's id has 10 bits for its number within the node, and the node's number above them; both begin at 1."""
 
 
 def _number(low: float, high: float, description: str) -> Meta:
     return Meta(ge=low, le=high, description=description)
+
+
+def _secret(description: str) -> Meta:
+    """Is not printed."""
+    return Meta(description=description, extra={"is_secret": True})
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +56,7 @@ class ServeConfig(Section, frozen=True):
         ),
     ] = "data"
     workers: Annotated[
-        int, _number(0, 1024, "worker processes; 0: one per core, and more where max_connections needs it")
+        int, _number(0, MAX_WORKERS, "worker processes; 0: one per core, and more where max_connections needs it")
     ] = 0
     max_connections: Annotated[
         int, _number(1, 10_000_000, "client connections of the node, spread over its workers; beyond it: 401")
@@ -53,6 +64,10 @@ class ServeConfig(Section, frozen=True):
     drain_timeout_s: Annotated[
         float, _number(0, 3600, "after SIGTERM: how long connections may stay before the node ends")
     ] = 15.0
+    hung_timeout_s: Annotated[
+        float,
+        _number(0, 3600, "a worker that serves and answers nothing for so long is ended and started again; 0: never"),
+    ] = 10.0
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severity that is logged")
     ] = "info"
@@ -81,7 +96,7 @@ class AuthKey(Section, frozen=True):
     """One key that tokens may be signed with, by its kid: exactly one of the three sources."""
 
     kid: Annotated[str, Meta(min_length=1, max_length=256, description="key id in the token's header")]
-    secret: Annotated[str, Meta(description="HS256: the secret itself, as UTF-8")] = ""
+    secret: Annotated[str, _secret("HS256: the secret itself, as UTF-8")] = ""
     secret_file: Annotated[
         str, Meta(description="HS256: a file that holds the secret; one newline at its end does not count")
     ] = ""
@@ -96,6 +111,10 @@ class AuthConfig(Section, frozen=True):
     keys: Annotated[
         tuple[AuthKey, ...], Meta(description="none: the key in <data>/auth.key (kid local), made at the first start")
     ] = ()
+    resume_secret: Annotated[
+        str, _secret("what resume tokens are signed with; none: <data>/resume.key, which other nodes do not know")
+    ] = ""
+    resume_secret_file: Annotated[str, Meta(description="a file that holds it, the same on every node")] = ""
 
 
 class LimitsConfig(Section, frozen=True):
@@ -134,11 +153,121 @@ class OutboxConfig(Section, frozen=True):
     total_bytes: Annotated[int, _number(1 << 20, 1 << 40, "bytes queued to all connections of a worker")] = 1 << 30
 
 
+class LinkKeyConfig(Section, frozen=True):
+    """A secret that every node of the cluster has: exactly one of the two sources."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64, description="the key's name in handshakes")]
+    secret: Annotated[str, _secret("the secret itself, as UTF-8; 16 bytes at least")] = ""
+    secret_file: Annotated[
+        str, Meta(description="a file that holds the secret; one newline at its end does not count")
+    ] = ""
+
+
+class ClusterConfig(Section, frozen=True):
+    node: Annotated[
+        int, _number(0, MAX_NODES, "this node's number, of which no other node of the cluster may be; 0: no cluster")
+    ] = 0
+    host: Annotated[str, Meta(description="where the other nodes reach this one: an address, or a name of it")] = ""
+    link_host: Annotated[
+        str, Meta(description="address that links are listened for on; 0.0.0.0 or :: for every interface; none: host's")
+    ] = ""
+    link_port: Annotated[
+        int, _number(0, 65_535, "worker k listens for links on link_port + k - 1; 0: on free ports")
+    ] = 0
+    link_keys: Annotated[
+        tuple[LinkKeyConfig, ...],
+        Meta(description="the first is offered, any accepted: to change one, add, swap, remove"),
+    ] = ()
+    advertise: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="where clients go, in this order, when this node leaves: host:port; none: the same address again"
+        ),
+    ] = ()
+
+
+class ScyllaConfig(Section, frozen=True):
+    """Beyond a bound a request is refused (501), not queued."""
+
+    contact_points: Annotated[
+        tuple[str, ...], Meta(min_length=1, description="addresses or names of some servers; they tell of the others")
+    ] = ("127.0.0.1",)
+    port: Annotated[int, _number(1, 65_535, "of CQL, the same on every server")] = 9042
+    keyspace: Annotated[
+        str, Meta(pattern="^[a-z][a-z0-9_]{0,47}$", description="made at the first start if there is none")
+    ] = "parley"
+    replication_factor: Annotated[
+        int, _number(1, 7, "copies, of a keyspace that is made; below 3 one lost server stops it")
+    ] = 3
+    local_datacenter: Annotated[
+        str, Meta(description="quorums are of this one; none: that of the first contact point that answers")
+    ] = ""
+    username: Annotated[str, Meta(description="none: the servers ask for no password")] = ""
+    password: Annotated[str, _secret("of the user")] = ""
+    password_file: Annotated[str, Meta(description="a file that holds it; one newline at its end does not count")] = ""
+    tls: Annotated[bool, Meta(description="speak TLS with the servers")] = False
+    tls_ca_file: Annotated[
+        str, Meta(description="who may have signed their certificates; none: the system's authorities")
+    ] = ""
+    tls_certificate_file: Annotated[str, Meta(description="ours, where they want one")] = ""
+    tls_key_file: Annotated[str, Meta(description="its key; none: it is in the certificate's file")] = ""
+    tls_check_hostname: Annotated[bool, Meta(description="their certificates must name their addresses")] = True
+    connect_timeout_s: Annotated[float, _number(0.1, 300, "until some server answers at the start")] = 10.0
+    request_timeout_s: Annotated[
+        float,
+        _number(0.1, 10, "until a request counts as unknown; beyond 2 s an answer proves nothing to whoever asked"),
+    ] = 2.0
+    max_in_flight_writes: Annotated[int, _number(1, 1024, "requests of a worker, up to a hundred rows each")] = 64
+    max_in_flight_reads: Annotated[int, _number(1, 1024, "requests of a worker")] = 128
+    max_waiting_rows: Annotated[int, _number(64, 10_000_000, "rows of a worker that wait to be written")] = 65_536
+
+
 class StoreConfig(Section, frozen=True):
     backend: Annotated[
-        Literal["sqlite", "memory"],
-        Meta(description="sqlite: <data>/parley.db; memory: for trials with one worker, nothing is kept"),
+        Literal["sqlite", "memory", "scylla"],
+        Meta(
+            description="sqlite: <data>/parley.db; memory: for trials with one worker, nothing is kept; "
+            "scylla: ScyllaDB or Cassandra, for a cluster"
+        ),
     ] = "sqlite"
+    scylla: Annotated[ScyllaConfig, Meta(description="where ScyllaDB or Cassandra is")] = field(
+        default_factory=ScyllaConfig
+    )
+
+
+class RedisConfig(Section, frozen=True):
+    url: Annotated[
+        str,
+        Meta(
+            description="redis[s]://[user@]host[:port][/database] or unix:///path, instead of host, port, username, "
+            "database and tls"
+        ),
+    ] = ""
+    host: Annotated[str, Meta(description="address or name of the server")] = "127.0.0.1"
+    port: Annotated[int, _number(1, 65_535, "its port")] = 6379
+    database: Annotated[int, _number(0, 65_535, "number of the database")] = 0
+    username: Annotated[str, Meta(description="none: the default user")] = ""
+    password: Annotated[str, _secret("of the user; none: the server asks for none")] = ""
+    password_file: Annotated[str, Meta(description="a file that holds it; one newline at its end does not count")] = ""
+    tls: Annotated[bool, Meta(description="speak TLS with the server")] = False
+    tls_ca_file: Annotated[
+        str, Meta(description="who may have signed its certificate; none: the system's authorities")
+    ] = ""
+    tls_certificate_file: Annotated[str, Meta(description="ours, where it wants one")] = ""
+    tls_key_file: Annotated[str, Meta(description="its key; none: it is in the certificate's file")] = ""
+    tls_check_hostname: Annotated[bool, Meta(description="its certificate must name its address")] = True
+    prefix: Annotated[
+        str, Meta(min_length=1, max_length=64, description="of all keys: clusters that share a server need one each")
+    ] = "parley"
+    connect_timeout_s: Annotated[float, _number(0.1, 60, "until a connection is made and greeted")] = 1.0
+    command_timeout_s: Annotated[float, _number(0.05, 10, "an answer later than this cuts the connection")] = 0.8
+
+
+class DirectoryConfig(Section, frozen=True):
+    backend: Annotated[
+        Literal["embedded", "redis"], Meta(description="embedded: the node's supervisor; redis: for a cluster")
+    ] = "embedded"
+    redis: Annotated[RedisConfig, Meta(description="where Redis is")] = field(default_factory=RedisConfig)
 
 
 class Config(Section, frozen=True):
@@ -156,7 +285,13 @@ class Config(Section, frozen=True):
     outbox: Annotated[OutboxConfig, Meta(description="what waits for slow readers")] = field(
         default_factory=OutboxConfig
     )
+    cluster: Annotated[ClusterConfig, Meta(description="several nodes as one service")] = field(
+        default_factory=ClusterConfig
+    )
     store: Annotated[StoreConfig, Meta(description="what lasts")] = field(default_factory=StoreConfig)
+    directory: Annotated[DirectoryConfig, Meta(description="who is connected where; may be lost at any time")] = field(
+        default_factory=DirectoryConfig
+    )
 
 
 class ConfigError(Exception):
@@ -179,6 +314,8 @@ def check(config: Config) -> None:
         raise ConfigError('store.backend "memory" is one process\'s own: set serve.workers = 1')
     for kid in {key.kid for key in config.auth.keys}:
         _check_keys_of(kid, config.auth)
+    _check_one(config.auth, "auth", "resume_secret", "resume_secret_file")
+    _check_cluster(config)
 
 
 def _check_keys_of(kid: str, auth: AuthConfig) -> None:
@@ -190,3 +327,63 @@ def _check_keys_of(kid: str, auth: AuthConfig) -> None:
     algorithm = "EdDSA" if first.public_key_file else "HS256"
     if algorithm not in auth.algorithms:
         raise ConfigError(f"auth.keys: kid {kid!r} signs with {algorithm}, which auth.algorithms does not allow")
+
+
+def _check_cluster(config: Config) -> None:
+    cluster, store, directory = config.cluster, config.store, config.directory
+    if not cluster.node:
+        for name, is_used in (
+            ('store.backend "scylla"', store.backend == "scylla"),
+            ('directory.backend "redis"', directory.backend == "redis"),
+            ("cluster.host", bool(cluster.host)),
+            ("cluster.link_keys", bool(cluster.link_keys)),
+        ):
+            if is_used:
+                raise ConfigError(f"{name} is for a cluster: set cluster.node, from 1 on, another for each node")
+        return
+    if store.backend != "scylla":
+        raise ConfigError(f'store.backend "{store.backend}" is one node\'s own: a cluster needs "scylla"')
+    if directory.backend != "redis":
+        raise ConfigError('directory.backend "embedded" is one node\'s own: a cluster needs "redis"')
+    if not cluster.host:
+        raise ConfigError("cluster.host: say where the other nodes reach this one")
+    if not cluster.link_keys:
+        raise ConfigError("cluster.link_keys: nodes know each other by a shared secret, give them one")
+    _check_link_places(cluster, config.serve.workers)
+    _check_one(store.scylla, "store.scylla", "password", "password_file")
+    _check_redis(directory.redis)
+
+
+def _check_link_places(cluster: ClusterConfig, workers: int) -> None:
+    ids = [key.id for key in cluster.link_keys]
+    for key in cluster.link_keys:
+        if ids.count(key.id) > 1:
+            raise ConfigError(f"cluster.link_keys: id {key.id!r} is named twice")
+        if bool(key.secret) == bool(key.secret_file):
+            raise ConfigError(f"cluster.link_keys: id {key.id!r} needs exactly one of secret, secret_file")
+    if cluster.link_port and cluster.link_port + max(1, workers) - 1 > 65_535:
+        raise ConfigError(f"cluster.link_port {cluster.link_port}: {workers} workers need as many ports from there on")
+    for address in cluster.advertise:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+            raise ConfigError(f"cluster.advertise: {address!r} is not host:port")
+
+
+def _check_redis(redis: RedisConfig) -> None:
+    _check_one(redis, "directory.redis", "password", "password_file")
+    if not redis.url:
+        return
+    try:
+        parts = urlsplit(redis.url)
+        is_known = parts.scheme in ("redis", "rediss", "unix") and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_known = False
+    if not is_known:
+        raise ConfigError("directory.redis.url: write redis://host:port, rediss://host:port or unix:///path")
+    if parts.password is not None:
+        raise ConfigError("directory.redis.url: a password in it would be printed: use password or password_file")
+
+
+def _check_one(section: Section, where: str, inline: str, file: str) -> None:
+    if getattr(section, inline) and getattr(section, file):
+        raise ConfigError(f"{where}: give {inline} or {file}, not both")

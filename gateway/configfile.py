@@ -1,6 +1,6 @@
 """A configuration on paper: TOML and the command line to ``Config``, and ``Config`` to TOML.
 
-Owns the way in and the way out. It must not know any setting by name but the secrets that it hides. The way in is
+Owns the way in and the way out. It must not know any setting by name: what is secret is marked so. The way in is
 stricter than TOML: an unknown key is an error that names the nearest known one. What ``to_toml`` prints, ``load``
 reads as the same configuration, but for hidden secrets, which it refuses.
 """
@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from gateway.config import AuthKey, Config, ConfigError, Section, check
+from gateway.config import Config, ConfigError, Section, check
 
 HIDDEN = "(hidden)"
 """Stands for a secret in a printed configuration."""
@@ -31,10 +31,10 @@ def load(path: Path | None = None, overrides: Mapping[str, object] | None = None
     """
     tree = _read(path) if path is not None else {}
     source = str(path) if path is not None else "configuration"
-    _refuse_unknown(tree, Config, source)
     for name, value in (overrides or {}).items():
         if value is not None:
             _put(tree, name.split("."), value)
+    _refuse_unknown(tree, Config, source)
     try:
         config = msgspec.convert(tree, Config)
         check(config)
@@ -42,11 +42,22 @@ def load(path: Path | None = None, overrides: Mapping[str, object] | None = None
         raise ConfigError(f"{source}: {_readable(error)}") from error
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
-    if any(key.secret == HIDDEN for key in config.auth.keys):
+    for where in _hidden(config, ""):
         raise ConfigError(
-            f"{source}: auth.keys: a secret is {HIDDEN}, as it is printed: put the real one in, or use secret_file"
+            f"{source}: {where}: a secret is {HIDDEN}, as it is printed: put the real one in, or name a file"
         )
     return config
+
+
+def parse_assignment(text: str) -> tuple[str, object]:
+    """``name=value`` as of a command line: an override. The value is TOML, or else a string as it is. ConfigError."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set {text}: write NAME=VALUE, as in --set cluster.node=2")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value
 
 
 def to_toml(config: Config) -> str:
@@ -126,10 +137,21 @@ def _table(section: Section, prefix: str) -> Iterator[str]:
             below += ["", f"# {description}", f"[{prefix}{name}]", *_table(value, f"{prefix}{name}.")]
         elif isinstance(value, tuple) and issubclass(kind, Section):
             below += [line for entry in value for line in ("", f"[[{prefix}{name}]]", *_table(entry, ""))]
-        elif value or not isinstance(section, AuthKey):
-            shown = HIDDEN if isinstance(section, AuthKey) and name == "secret" else value
+        elif value or not _is_listed(type(section)):
+            shown = HIDDEN if value and is_secret(type(section), name) else value
             yield f"{name} = {_value(shown)}  # {description}"
     yield from below
+
+
+def _hidden(section: Section, prefix: str) -> Iterator[str]:
+    """The tables in which a secret is what ``to_toml`` writes in its place."""
+    for name, _, _ in _fields(type(section)):
+        value = getattr(section, name)
+        for below in value if isinstance(value, tuple) else (value,):
+            if isinstance(below, Section):
+                yield from _hidden(below, f"{prefix}{name}.")
+        if value == HIDDEN and is_secret(type(section), name):
+            yield prefix.removesuffix(".")
 
 
 def _value(value: object) -> str:
@@ -153,6 +175,17 @@ def _fields(section: type[Section]) -> Iterator[tuple[str, type, str]]:
         if get_origin(kind) is tuple:
             kind = get_args(kind)[0]
         yield name, kind if isinstance(kind, type) else str, meta.description
+
+
+def is_secret(section: type[Section], name: str) -> bool:
+    """Is the setting marked as one that is not to be seen?"""
+    _, meta = get_args(get_type_hints(section, include_extras=True)[name])
+    return bool((meta.extra or {}).get("is_secret"))
+
+
+def _is_listed(section: type[Section]) -> bool:
+    """One of several tables of a name, which says only what it has."""
+    return _without_arguments(section) is None
 
 
 def _is_plain_table(section: type[Section], name: str, kind: type) -> bool:

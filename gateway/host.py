@@ -8,26 +8,30 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.config import Config, ServeConfig
 from gateway.node import ports
-from gateway.ops.capacity import Plan, PortState, Readings, Verdict, judge
+from gateway.ops.capacity import Finding, Plan, PortState, Readings, Verdict, judge
 
 PROC = Path("/proc")
 UNLIMITED = 1 << 40
 
 
-def doctor(config: Config) -> int:
-    """Print what this host can hold and how to raise it. Exit status 1: the node would not serve as configured."""
+def doctor(config: Config, elsewhere: Sequence[Finding] = ()) -> int:
+    """Print what this host can hold and how to raise it, and ``elsewhere``: what was found of the servers that it needs. Exit
+    status 1: the node would not serve as configured."""
     verdict = examine(config.serve)
     print(f"This host can hold {verdict.connections:,} connections; bounded by {verdict.bound.what}.")
     print(f"To raise that: {verdict.bound.mend}\n")
-    for finding in verdict.findings:
-        print(f"{'ok  ' if finding.is_good else 'MEND'}  {finding.subject:<12} {finding.found}")
+    findings = [*verdict.findings, *elsewhere]
+    width = max(12, *(len(finding.subject) for finding in findings))
+    for finding in findings:
+        print(f"{'ok  ' if finding.is_good else 'MEND'}  {finding.subject:<{width}} {finding.found}")
         if not finding.is_good:
-            print(f"      {'':<12} {finding.mend}")
-    return 0 if all(finding.is_good for finding in verdict.findings if finding.is_needed) else 1
+            print(f"      {'':<{width}} {finding.mend}")
+    return 0 if all(finding.is_good for finding in findings if finding.is_needed) else 1
 
 
 def examine(serve: ServeConfig) -> Verdict:

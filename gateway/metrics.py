@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -27,6 +27,30 @@ if TYPE_CHECKING:
 
 DELIVERY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 LOOP_LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+
+class StoreFigures(NamedTuple):
+    """Of a store that is elsewhere. Totals, but for ``in_flight`` and ``waiting``, which are of now."""
+
+    requests: int
+    statements: int
+    timeouts: int
+    refusals: int
+    in_flight: int
+    waiting: int
+    shared_reads: int
+
+
+class DirectoryFigures(NamedTuple):
+    """Of a directory that is elsewhere. Totals, but for ``is_up`` and ``waiting``, which are of now."""
+
+    is_up: bool
+    waiting: int
+    commands: int
+    lives: int
+    timeouts: int
+    errors: int
+    refused: int
 
 
 class Histogram:
@@ -54,10 +78,11 @@ class Histogram:
 
 
 class WorkerMetrics:
-    """What Python code counts. Attributes are written directly; they only rise, but ``actors``."""
+    """What Python code counts. Attributes are written directly; they only rise, but ``actors``, ``slots``, ``node_links``."""
 
     __slots__ = (
         *("actor_evictions", "actor_loads", "actors", "auth_failures", "deliveries", "delivery_seconds", "duplicates"),
+        *("belief_lapses", "node_links", "slots"),
         *("errors", "forwarded", "lagged", "loop_lag_seconds", "rate_limited", "replaced", "requests", "sends"),
         *("sessions", "slow_consumers"),
     )
@@ -74,35 +99,45 @@ class WorkerMetrics:
         self.sends = self.duplicates = self.deliveries = self.forwarded = 0
         self.sessions = self.lagged = self.slow_consumers = self.replaced = 0
         self.actors = self.actor_loads = self.actor_evictions = 0
+        self.slots = self.belief_lapses = self.node_links = 0
         self.delivery_seconds = Histogram(DELIVERY_SECONDS)
         """From received by a worker to flushed by the kernel of the receiver's worker."""
         self.loop_lag_seconds = Histogram(LOOP_LAG_SECONDS)
 
 
-class WorkerCollector(Collector):
-    """Families of one worker. The sources are called at a scrape, on the Trio thread."""
+class Sources(NamedTuple):
+    """What a worker's parts count. They are called at a scrape, on the Trio thread; None: there is no such part."""
 
-    def __init__(
-        self,
-        metrics: WorkerMetrics,
-        *,
-        kernel: Callable[[], KernelStatistics] | None = None,
-        store: Callable[[], StoreStatistics] | None = None,
-        links: Callable[[], LinkStatistics] | None = None,
-    ) -> None:
+    kernel: Callable[[], KernelStatistics] | None = None
+    store: Callable[[], StoreStatistics] | None = None
+    links: Callable[[], LinkStatistics] | None = None
+    store_requests: Callable[[], StoreFigures] | None = None
+    directory: Callable[[], DirectoryFigures] | None = None
+
+
+NOTHING_ELSE = Sources()
+
+
+class WorkerCollector(Collector):
+    """Families of one worker."""
+
+    def __init__(self, metrics: WorkerMetrics, sources: Sources = NOTHING_ELSE) -> None:
         self._metrics = metrics
-        self._kernel = kernel
-        self._store = store
-        self._links = links
+        self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
+        sources = self._sources
         yield from _own_families(self._metrics)
-        if self._kernel is not None:
-            yield from _kernel_families(self._kernel())
-        if self._store is not None:
-            yield from _store_families(self._store())
-        if self._links is not None:
-            yield from _link_families(self._links())
+        if sources.kernel is not None:
+            yield from _kernel_families(sources.kernel())
+        if sources.store is not None:
+            yield from _store_families(sources.store())
+        if sources.store_requests is not None:
+            yield from _store_request_families(sources.store_requests())
+        if sources.links is not None:
+            yield from _link_families(sources.links())
+        if sources.directory is not None:
+            yield from _directory_families(sources.directory())
 
 
 def exposition(collector: Collector) -> bytes:
@@ -133,6 +168,11 @@ def _own_families(metrics: WorkerMetrics) -> Iterator[Metric]:
     yield gauge("parley_actors", "chats in memory", metrics.actors)
     yield counter("parley_actor_loads", "chats read from the store", metrics.actor_loads)
     yield counter("parley_actor_evictions", "chats that left memory", metrics.actor_evictions)
+    yield gauge("parley_slots", "slots that are owned, of 16,384 in the cluster", metrics.slots)
+    yield counter(
+        "parley_belief_lapses", "times that a slot was silent: the store did not confirm it", metrics.belief_lapses
+    )
+    yield gauge("parley_node_links", "workers of other nodes with whom there is a link", metrics.node_links)
 
 
 def _kernel_families(kernel: KernelStatistics) -> Iterator[Metric]:
@@ -162,13 +202,37 @@ def _store_families(store: StoreStatistics) -> Iterator[Metric]:
     yield counter("parley_store_errors", "store calls that failed", store.errors)
 
 
+def _store_request_families(store: StoreFigures) -> Iterator[Metric]:
+    """Of a store that is elsewhere."""
+    yield counter("parley_store_requests", "requests to the shared store", store.requests)
+    yield counter("parley_store_statements", "rows and questions in them", store.statements)
+    yield counter("parley_store_timeouts", "requests whose outcome is unknown", store.timeouts)
+    yield counter("parley_store_refusals", "calls refused at a bound, nothing was sent", store.refusals)
+    yield gauge("parley_store_in_flight", "requests that wait for their answer", store.in_flight)
+    yield gauge("parley_store_waiting", "calls that wait to be sent", store.waiting)
+    yield counter("parley_store_shared_reads", "reads answered by another's", store.shared_reads)
+
+
+def _directory_families(directory: DirectoryFigures) -> Iterator[Metric]:
+    """Of a directory that is elsewhere."""
+    yield gauge("parley_directory_up", "is there a connection to the shared directory", float(directory.is_up))
+    yield counter("parley_directory_connections", "connections that were made and greeted", directory.lives)
+    yield counter("parley_directory_commands", "commands to the shared directory", directory.commands)
+    yield gauge("parley_directory_waiting", "commands that wait for their answer", directory.waiting)
+    yield counter("parley_directory_timeouts", "connections cut for an answer that did not come", directory.timeouts)
+    yield counter("parley_directory_errors", "commands answered with an error", directory.errors)
+    yield counter("parley_directory_refusals", "commands that were not sent", directory.refused)
+
+
 def _link_families(links: LinkStatistics) -> Iterator[Metric]:
-    yield gauge("parley_link_connections", "connections to other processes of the node", links.connections)
+    yield gauge("parley_link_connections", "connections to other processes, of any node", links.connections)
     yield gauge("parley_link_requests_outstanding", "requests on links that wait for their answer", links.outstanding)
     yield counter("parley_link_frames", "frames sent on links", links.sent)
     yield counter("parley_link_refused_frames", "frames that no link took", links.refused)
     yield counter("parley_link_lost_pushes", "pushes among them: their receivers were told LAGGED", links.lost_pushes)
     yield counter("parley_link_breaks", "connections to other processes that broke", links.broken)
+    yield counter("parley_link_handshakes", "connections whose ends came to know each other", links.handshakes)
+    yield counters("parley_link_failures", "connections to other processes that failed", "reason", links.failures)
 
 
 def counter(name: str, help_text: str, value: float) -> Metric:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gateway.cluster.directory import Directory, DirectoryUnavailable, Outcome, Registration
+from gateway.cluster.directory import Directory, DirectoryUnavailable, Outcome, Registered, Registration
 from gateway.net.ports import Admission, RegistryUnavailable
 from gateway.protocol.identifiers import DeviceId, SessionId, UserId
 
@@ -31,9 +31,15 @@ class DirectoryRegistry:
     def dismiss(self, user_id: UserId, device_id: DeviceId, session_id: SessionId) -> None:
         self._directory.unregister(user_id, device_id, session_id)
 
-    async def register_again(self, registrations: Iterable[Registration]) -> None:
+    async def renew(self, user_id: UserId, device_id: DeviceId, session_id: SessionId, expires_s: int) -> SessionId:
+        """What is registered, registered again, with another end of its credential."""
+        renewed = Registration(user_id, device_id, session_id, SessionId(0), expires_s)
+        [result] = await self.register_again([renewed])
+        return result.session_id
+
+    async def register_again(self, registrations: Iterable[Registration]) -> list[Registered]:
         """After the directory was emptied. Raises RegistryUnavailable."""
         try:
-            await self._directory.register(list(registrations))
+            return await self._directory.register(list(registrations))
         except DirectoryUnavailable as error:
             raise RegistryUnavailable(str(error)) from error

@@ -1,10 +1,10 @@
 """The supervisor: makes workers one node, and serves no client.
 
-Owns the data directory's lock, the clients' port (reserved, never listened on), the workers' lives, the directory,
-and the operations endpoint. It must not know what a worker does: it starts a program, hears READY, asks for METRICS,
-says DRAIN.
+Owns the data directory's lock, the clients' port (reserved, never listened on), the workers' lives, the directory of a
+node that has no cluster, and the operations endpoint. It must not know what a worker does: it starts a program, hears
+READY, asks for METRICS, says DRAIN, and ends who answers nothing.
 
-Invariants: a worker that ended is out of the directory before it is started again; nothing of a node outlives
+Invariants: a worker that ended is out of the embedded directory before it is started again; nothing of a node outlives
 ``run``, and the workers do not outlive a supervisor that was killed; ready is said once, when every worker is.
 """
 
@@ -15,17 +15,17 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 import trio
 
-from gateway.cluster.directory_server import DirectoryServer
-from gateway.cluster.directory_table import DirectoryTable
+from gateway.cluster.link_requests import Answer, LinkLost
 from gateway.cluster.links import SUPERVISOR, Links, Peer, Reply
 from gateway.cluster.wire import LinkOp
 from gateway.config import Config
-from gateway.keyfiles import resume_key, verification_keys
+from gateway.keyfiles import link_secrets, resume_key, verification_keys
 from gateway.node import ports
 from gateway.node.banner import Ready
 from gateway.node.errors import CannotServe
@@ -34,9 +34,11 @@ from gateway.node.process import WorkerProcess
 from gateway.node.rundir import RunDirectory
 from gateway.node.sizing import Sizing, raise_file_limit, size_node
 from gateway.node.spec import WorkerSpec
+from gateway.node.watchdog import PERIOD_S, Watchdog
+from gateway.node_directory import DirectorySizes, EmbeddedDirectory, MakeDirectory
 from gateway.ops import http
 from gateway.ops.figures import Pages, WorkerState
-from gateway.protocol.identifiers import WorkerId
+from gateway.protocol.identifiers import WorkerId, worker_of
 from gateway.pump import Event, Kernel, Pump
 
 MAX_LINKS = 4096
@@ -57,7 +59,12 @@ class WorkersFailed(CannotServe):
     """A worker cannot be started, again and again."""
 
 
-async def supervise(config: Config, command: Sequence[str], announce: Callable[[Ready], None]) -> None:
+async def supervise(
+    config: Config,
+    command: Sequence[str],
+    announce: Callable[[Ready], None],
+    make_directory: MakeDirectory = EmbeddedDirectory,
+) -> None:
     """Run a node until it is told to end (SIGTERM, SIGINT; twice: at once).
 
     ``command`` is the worker's program; it reads a WorkerSpec from its stdin. Raises ConfigError, CannotServe, OSError.
@@ -67,15 +74,16 @@ async def supervise(config: Config, command: Sequence[str], announce: Callable[[
     await lock.acquire()
     try:
         verification_keys(config.auth, data)
-        resume_key(data)
+        resume_key(config.auth, data)
+        link_secrets(config.cluster)
         with (
             ports.reserve(config.serve.host, config.serve.port, "port") as reserved,
             ports.listen_alone(config.serve.ops_host, config.serve.ops_port, "ops_port") as operations,
         ):
-            node = Supervisor(config, command, lock, reserved.getsockname()[1])
+            node = Supervisor(config, command, lock, reserved.getsockname()[1], make_directory=make_directory)
             ready = Ready(
                 *(config.serve.host, node.port, config.serve.ops_host, operations.getsockname()[1]),
-                *(node.sizing.workers, config.serve.data),
+                *(node.sizing.workers, config.serve.data, config.cluster.node),
             )
             await node.run(operations, lambda: announce(ready))
     finally:
@@ -92,6 +100,7 @@ class Supervisor:
         lock: DirectoryLock,
         port: int,
         *,
+        make_directory: MakeDirectory = EmbeddedDirectory,
         drain_grace_s: float = DRAIN_GRACE_S,
     ) -> None:
         self.config = config
@@ -109,12 +118,11 @@ class Supervisor:
         self._kernel = Kernel(MAX_LINKS)
         self._pump = Pump(self._kernel, self._dispatch)
         self._links = Links(self._kernel, SUPERVISOR, self._incarnation, flush_soon=self._pump.flush_soon)
-        self._table = DirectoryTable(expected_workers=self.sizing.workers)
-        self._directory = DirectoryServer(self._links, self._table)
-        self._workers = [
-            WorkerProcess(WorkerId(number), command, self._spec_of, self, lock.descriptor)
-            for number in range(1, self.sizing.workers + 1)
-        ]
+        self._directory = make_directory(self._links, self.sizing.workers)
+        self._watchdog = Watchdog(config.serve.hung_timeout_s)
+        ids = [worker_of(config.cluster.node, number) for number in range(1, self.sizing.workers + 1)]
+        self._numbers = {worker_id: number for number, worker_id in enumerate(ids, 1)}
+        self._workers = [WorkerProcess(worker_id, command, self._spec_of, self, lock.descriptor) for worker_id in ids]
 
     # ------------------------------------------------------------------------------------------ running
 
@@ -128,7 +136,7 @@ class Supervisor:
                 for service in (self._pump.run, self._links.run, self._directory.run):
                     await nursery.start(service)
                 await nursery.start(http.serve, operations, Pages(self._links, self).routes())
-                for task in (self._sweep, self._heed_signals, self._end_on_request):
+                for task in (self._sweep, self._heed_signals, self._end_on_request, self._watch):
                     nursery.start_soon(task)
                 nursery.start_soon(self._announce, on_ready)
                 async with trio.open_nursery() as lives:
@@ -159,6 +167,24 @@ class Supervisor:
             for conn, _ in self._kernel.sweep(int(time.monotonic())):
                 self._links.on_swept(conn)
             self._pump.flush_soon()
+
+    async def _watch(self) -> None:
+        """End the workers that hang: by SIGKILL, since one that was stopped hears nothing else."""
+        while self.config.serve.hung_timeout_s:
+            await trio.sleep(PERIOD_S)
+            serving = {self._peers[w.worker_id].incarnation: w for w in self._workers if w.is_ready}
+            for incarnation in self._watchdog.tick(serving, time.monotonic()):
+                hung = serving.pop(incarnation)
+                log.error("worker_hung", worker=hung.worker_id, silent_s=self.config.serve.hung_timeout_s)
+                hung.kill()
+            for incarnation, worker in serving.items():
+                self._links.request(worker.worker_id, LinkOp.HEARTBEAT, b"", partial(self._on_heartbeat, incarnation))
+            self._pump.flush_soon()
+
+    def _on_heartbeat(self, incarnation: int, answer: Answer) -> None:
+        """Any answer is a sign of life, also that it is too busy for one."""
+        if not isinstance(answer, LinkLost):
+            self._watchdog.heard(incarnation)
 
     def _dispatch(self, events: list[Event]) -> None:
         for conn, op, tag, body in events:
@@ -200,12 +226,14 @@ class Supervisor:
         return WorkerSpec(
             config=self.config,
             worker_id=worker_id,
+            number=self._numbers[worker_id],
             incarnation=self._lives,
             link_address=self._sockets.socket_of(worker_id, self._lives),
             supervisor_address=self._links.address,
             supervisor_incarnation=self._incarnation,
             host=self.config.serve.host,
             port=self.port,
+            workers=self.sizing.workers,
             max_clients=self.sizing.max_clients,
         )
 
@@ -225,7 +253,7 @@ class Supervisor:
         self.drain()
 
     def _on_ready(self, worker_id: WorkerId, _payload: bytes, reply: Reply | None) -> None:
-        self._workers[worker_id - 1].became_ready()
+        self._workers[self._numbers[worker_id] - 1].became_ready()
         if reply is not None:
             reply.reply(b"")
         if not self.is_draining and all(worker.is_ready for worker in self._workers):
@@ -236,8 +264,8 @@ class Supervisor:
     def worker_states(self) -> list[WorkerState]:
         return [WorkerState(worker.worker_id, worker.is_ready, worker.restarts) for worker in self._workers]
 
-    def directory_sizes(self) -> tuple[int, int]:
-        return len(self._table.workers), self._table.device_count
+    def directory_sizes(self) -> DirectorySizes | None:
+        return self._directory.sizes()
 
 
 def _size(config: Config) -> Sizing:

@@ -1,49 +1,59 @@
 """One worker: every part of it made once, wired once, and run in one Trio loop.
 
-Owns the wiring and the order of beginning and ending. It must not know a concrete backend (``app.py`` hands it the store)
-nor a rule of any part.
+Owns the wiring and the order of beginning and ending. It must not know a concrete backend (``app.py`` hands it the store
+and the directory) nor a rule of any part.
 
 Beginning: store, links, directory (joined: the set of workers is known), then the client port. Ending (a drain): no new
-connections, GOAWAY with a spread, slots handed over while the connections stay; when they have gone or time is up, the
-rest is told and the worker ends. The end of the supervisor's lifeline ends a worker at once.
+connections, GOAWAY with a spread, slots handed over while the connections stay; when they have gone or time is up, what
+is under way is answered, the rest is told, and the worker ends. The end of the supervisor's lifeline ends a worker at once.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import structlog
 import trio
 
 from gateway.chat.actors import Actors, Surroundings
 from gateway.chat.ports import Room
-from gateway.cluster.directory import DirectoryUnavailable, Registration, Replaced, WorkerRecord, Workers
-from gateway.cluster.directory_client import DirectoryClient
+from gateway.cluster.directory import (
+    Directory,
+    DirectoryUnavailable,
+    Outcome,
+    Registered,
+    Registration,
+    Replaced,
+    WorkerRecord,
+    Workers,
+)
 from gateway.cluster.heads import Heads
-from gateway.cluster.links import LINK_LISTENER, Links, Peer
+from gateway.cluster.links import LINK_LISTENERS, SUPERVISOR, Links, LinkSettings, Peer
 from gateway.cluster.locations import Locations
 from gateway.cluster.routing import Router
 from gateway.cluster.slots import Slots
 from gateway.config import Config
-from gateway.metrics import WorkerCollector, WorkerMetrics, exposition
+from gateway.departures import Departures, TellEnded
+from gateway.metrics import DirectoryFigures, Sources, StoreFigures, WorkerCollector, WorkerMetrics, exposition
 from gateway.net.credentials import ResumeTokens, TokenVerifier
 from gateway.net.folding import Folding
 from gateway.net.gate import Gate, Parts, RateLimits
 from gateway.net.greeting import Gatehouse, Greeter
 from gateway.net.keeping import Keeping
-from gateway.net.limits import Buckets, Rate
+from gateway.net.limits import Buckets, Rate, SharedLimits
 from gateway.net.ports import RegistryUnavailable
 from gateway.net.pushes import Pushes
 from gateway.net.reading import Reading
 from gateway.net.replies import Replies
 from gateway.net.sessions import Session, SessionTable
+from gateway.net.shared_limits import Settlement, SharedBuckets, name_number
 from gateway.net.syncing import Syncing
 from gateway.protocol.errors import Code
 from gateway.protocol.frames import encode
-from gateway.protocol.identifiers import SessionId, WorkerId
+from gateway.protocol.identifiers import SessionId, WorkerId, node_of
 from gateway.protocol.messages import Close, Op
 from gateway.pump import ACCEPTED, Event, Kernel, Pump, measure_loop_lag
 from gateway.registry import DirectoryRegistry
@@ -51,11 +61,29 @@ from storage.api import Store, StoreError
 
 CLIENT_LISTENER = 0
 SPARE_CONNECTIONS = 1024
-"""Of the kernel's slots, for links."""
+"""Of the kernel's slots, for links within a node: two to each of its other workers, and to the supervisor."""
+SPARE_IN_A_CLUSTER = 8192
+"""Two to each worker of a region: 100 nodes of 16 have 3,198 at each (docs/capacity.md)."""
 REGISTER_SPREAD_S = 10.0
 REGISTER_CHUNK = 500
+JOIN_TIMEOUT_S = 20.0
+"""Longer than a directory waits for those that start together, and for its own settling."""
+FINISH_S = 5.0
+"""For each step at the end that waits for others."""
+DRAIN_TICK_S = 0.05
+GOAWAY_TICKS = 20
+"""Between two looks for sessions that began after GOAWAY was said: their HELLO was under way."""
 
 log = structlog.get_logger(__name__)
+
+
+class LinkPlace(NamedTuple):
+    """Where a worker listens for other nodes. Hosts are numeric; port 0: any free one."""
+
+    host: str
+    port: int
+    advertised: str
+    """Where they reach it."""
 
 
 class Identity(NamedTuple):
@@ -65,6 +93,33 @@ class Identity(NamedTuple):
     incarnation: int
     link_path: str
     supervisor: Peer
+    link_place: LinkPlace | None = None
+    """None: there are no other nodes."""
+
+
+class RunningDirectory(Directory, Protocol):
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """In the background, until cancelled; before ``join``."""
+        ...
+
+
+class Backends(NamedTuple):
+    """What stands behind the ports, as the composition root chose it."""
+
+    store: Store
+    make_directory: Callable[[Links, Callable[[], Iterable[Registration]]], RunningDirectory]
+    """From the links, and who is connected, for a directory that has to be told now and then."""
+    links: LinkSettings
+    limits: SharedLimits | None = None
+    """None: each worker counts for itself."""
+    tell_ended: TellEnded | None = None
+    """None: the supervisor sees every worker that there is."""
+    store_figures: Callable[[], StoreFigures] | None = None
+    directory_figures: Callable[[], DirectoryFigures] | None = None
+
+
+class CannotListen(Exception):
+    """The operator's mistake, or another program's port: other nodes could not reach this worker. One line."""
 
 
 class Secrets(NamedTuple):
@@ -75,24 +130,32 @@ class Secrets(NamedTuple):
 class Worker:
     """See the module. ``run`` returns when the drain is over."""
 
-    def __init__(self, config: Config, identity: Identity, store: Store, secrets: Secrets, max_clients: int) -> None:
+    def __init__(
+        self, config: Config, identity: Identity, backends: Backends, secrets: Secrets, max_clients: int
+    ) -> None:
         self.config = config
         self.identity = identity
-        self.store = store
+        self.store = store = backends.store
+        self._backends = backends
+        self._shared_buckets: list[SharedBuckets[int]] = []
         self.metrics = WorkerMetrics()
         self.sessions = SessionTable()
         self._secrets = secrets
         self.kernel = _make_kernel(config, max_clients)
         self.pump = Pump(self.kernel, self._dispatch)
-        self.links = Links(self.kernel, identity.worker_id, identity.incarnation, flush_soon=self.pump.flush_soon)
-        self.directory = DirectoryClient(self.links, identity.supervisor)
+        me = identity.worker_id, identity.incarnation
+        self.links = Links(self.kernel, *me, flush_soon=self.pump.flush_soon, settings=backends.links)
+        self.directory = backends.make_directory(self.links, lambda: map(_registration, self.sessions))
         self.registry = DirectoryRegistry(self.directory)
         self.locations = Locations(self.directory, self.finish_cycle)
-        self.slots = Slots(store, identity.worker_id, identity.incarnation, self.directory, self.links)
+        self.slots = Slots(store, me, self.directory, self.links)
+        tell_ended = backends.tell_ended
+        self._departures = Departures(self.links, lambda: self.directory.workers, tell_ended) if tell_ended else None
         self._make_chats()
         self._make_gate(max_clients)
         self._wire()
         self._drain = trio.Event()
+        self._alternatives: Sequence[str] = ()
 
     # ---------------------------------------------------------------------------------------------- making
 
@@ -136,7 +199,7 @@ class Worker:
                 reading=Reading(self.store, self.router, self.heads, config.chat.max_members, self.finish_cycle),
                 registry=self.registry,
                 verifier=self._secrets.verifier,
-                limits=_rate_limits(config),
+                limits=self._rate_limits(),
                 finish_cycle=self.finish_cycle,
             )
         )
@@ -154,7 +217,7 @@ class Worker:
             replies=self.replies,
             metrics=self.metrics,
             address_connects=Buckets(_rate(limits.address_connects), limits.max_tracked),
-            user_connects=Buckets(_rate(limits.user_connects), limits.max_tracked),
+            user_connects=self._user_buckets("connect", limits.user_connects),
             leeway_s=self.config.auth.leeway_s,
             max_clients=max_clients,
             handle=lambda conn, op, tag, body: self.gate.on_event(conn, op, tag, body),
@@ -162,8 +225,26 @@ class Worker:
             end_session=lambda session, code, message, detail: self.gate.end_session(session, code, message, detail),
         )
 
+    def _rate_limits(self) -> RateLimits:
+        limits = self.config.limits
+        return RateLimits(
+            Buckets(_rate(limits.device_sends), limits.max_tracked),
+            self._user_buckets("send", limits.user_sends),
+            Buckets(_rate(limits.device_requests), limits.max_tracked),
+            self._user_buckets("request", limits.user_requests),
+        )
+
+    def _user_buckets(self, scope: str, rate: object) -> Buckets[int]:
+        """A user may be with several workers; a device is with one."""
+        if self._backends.limits is None:
+            return Buckets(_rate(rate), self.config.limits.max_tracked)
+        shared = SharedBuckets(scope, _rate(rate), self.config.limits.max_tracked, name_number)
+        self._shared_buckets.append(shared)
+        return shared
+
     def _wire(self) -> None:
         self.slots.on_stop = self.actors.stop
+        self.slots.on_lost = self.actors.slot_lost
         self.links.on_push = self.pushes.deliver
         self.links.on_lost_pushes = self.pushes.lost
         self.links.on_lost = self.locations.worker_gone
@@ -186,6 +267,10 @@ class Worker:
                 for task in (self.actors, self.router, self.heads, self.greeter, self.gate):
                     await nursery.start(task.run)
                 await self._join()
+                if self._departures is not None:
+                    await nursery.start(self._departures.run)
+                if self._backends.limits is not None:
+                    await nursery.start(Settlement(self._backends.limits, self._shared_buckets).run)
                 nursery.start_soon(self.folding.run)
                 nursery.start_soon(self.keeping.run, self.metrics, self._swept_link, self.pump.flush_soon)
                 nursery.start_soon(measure_loop_lag, self.metrics.loop_lag_seconds.observe)
@@ -201,34 +286,63 @@ class Worker:
             self.kernel.shutdown()
 
     async def _join(self) -> None:
-        self.links.listen(self.identity.link_path)
-        record = WorkerRecord(self.identity.worker_id, self.identity.incarnation, self.identity.link_path, False)
-        await self.directory.join(record)
+        """Raises CannotListen, DirectoryUnavailable."""
+        me = self.identity
+        self.links.set_peers({SUPERVISOR: me.supervisor})
+        self.links.listen(me.link_path)
+        if me.link_place is not None:
+            self._listen_to_nodes(me.link_place)
+        record = WorkerRecord(me.worker_id, me.incarnation, me.link_path, False, self.links.host_address)
+        try:
+            with trio.fail_after(JOIN_TIMEOUT_S):
+                await self.directory.join(record)
+        except trio.TooSlowError as error:
+            raise DirectoryUnavailable(f"the directory did not answer within {JOIN_TIMEOUT_S:g} s") from error
 
-    def drain(self) -> None:
-        """Begin to end: from a signal or the supervisor."""
+    def _listen_to_nodes(self, place: LinkPlace) -> None:
+        try:
+            self.links.listen_tcp(place.host, place.port, advertised=place.advertised)
+        except OSError as error:
+            where = f"cluster.link_host, link_port: cannot listen on {place.host} port {place.port}"
+            raise CannotListen(f"{where}: {error.strerror}") from error
+
+    def drain(self, *, is_node: bool = False) -> None:
+        """Begin to end: from a signal (this worker alone) or the supervisor (the whole node)."""
+        if is_node:
+            self._alternatives = self.config.cluster.advertise
         self._drain.set()
 
     async def _drain_out(self, listener: socket.socket) -> None:
         self.kernel.unlisten(listener.fileno())
         listener.close()
-        self.keeping.say_goaway(self.config.session.drain_spread_ms)
+        self._say_goaway()
         with trio.move_on_after(self.config.serve.drain_timeout_s):
-            try:
-                await self.directory.drain()
-            except DirectoryUnavailable as error:
-                log.warning("drain_not_told", error=str(error))
+            await self._finish("drain_not_told", self.directory.drain)
+            ticks = 0
             while len(self.sessions):
-                await trio.sleep(0.05)
+                await trio.sleep(DRAIN_TICK_S)
+                ticks += 1
+                if ticks % GOAWAY_TICKS == 0:
+                    self._say_goaway()
+        # What is under way is answered before anybody is told to go; clients send again what is left.
+        await self._finish("slots_not_released", self.slots.release_all)
         self.keeping.end_all()
-        with trio.move_on_after(5):
-            try:
-                await self.slots.release_all()
-                await self.actors.marks.write()
-                await self.directory.leave()
-            except (DirectoryUnavailable, StoreError) as error:
-                log.warning("drain_incomplete", error=str(error))
+        await self._finish("marks_not_written", self.actors.marks.write)
+        await self._finish("leave_not_told", self.directory.leave)
         self.kernel.flush()
+
+    def _say_goaway(self) -> None:
+        self.keeping.say_goaway(self.config.session.drain_spread_ms, self._alternatives)
+
+    async def _finish(self, failure: str, step: Callable[[], Awaitable[None]]) -> None:
+        """A step of the end, which must not keep the others from being taken."""
+        with trio.move_on_after(FINISH_S) as scope:
+            try:
+                await step()
+            except (DirectoryUnavailable, StoreError) as error:
+                log.warning(failure, error=str(error))
+        if scope.cancelled_caught:
+            log.warning(failure, error=f"no answer within {FINISH_S:g} s")
 
     # ---------------------------------------------------------------------------------------------- the cycle
 
@@ -236,7 +350,7 @@ class Worker:
         gate, links = self.gate, self.links
         gate.start_cycle()
         for conn, op, tag, body in events:
-            if links.owns(conn) or (op == ACCEPTED and tag == LINK_LISTENER):
+            if links.owns(conn) or (op == ACCEPTED and tag in LINK_LISTENERS):
                 links.on_event(conn, op, tag, body)
             else:
                 gate.on_event(conn, op, tag, body)
@@ -283,6 +397,7 @@ class Worker:
     # ---------------------------------------------------------------------------------------------- news
 
     def _on_workers(self, workers: Workers) -> None:
+        self.links.set_peers({SUPERVISOR: self.identity.supervisor, **_peers(workers, node_of(self.links.me))})
         self.slots.on_workers()
 
     def _on_replaced(self, replaced: Sequence[Replaced]) -> None:
@@ -303,13 +418,21 @@ class Worker:
         for start in range(0, len(sessions), REGISTER_CHUNK):
             chunk = sessions[start : start + REGISTER_CHUNK]
             try:
-                await self.registry.register_again(map(_registration, chunk))
+                results = await self.registry.register_again(map(_registration, chunk))
             except RegistryUnavailable as error:
                 log.warning("sessions_not_registered", sessions=len(sessions) - start, error=str(error))
                 return  # the next generation registers all of them
+            self._end_superseded(chunk, results)
             self.pushes.lost([(session.user_id, session.device_id) for session in chunk])
             self.pump.flush_soon()
             await trio.sleep(pause_s)
+
+    def _end_superseded(self, sessions: Sequence[Session], results: Sequence[Registered]) -> None:
+        """Their devices have come back elsewhere, while the directory knew nothing of them here."""
+        for session, result in zip(sessions, results, strict=True):
+            is_live = self.sessions.of_conn(session.conn) is session
+            if is_live and result.outcome == Outcome.SUPERSEDED and result.session_id != session.session_id:
+                self.gate.end_session(session, Code.REPLACED, "a newer session of this device", result.session_id)
 
     def scrape(self) -> bytes:
         """This worker's figures as Prometheus' text."""
@@ -317,16 +440,27 @@ class Worker:
         metrics.actors, metrics.actor_loads = len(self.actors), self.actors.loads
         metrics.actor_evictions, metrics.forwarded = self.actors.evictions, self.router.forwarded
         metrics.duplicates = self.actors.duplicates
-        collector = WorkerCollector(
-            metrics, kernel=self.kernel.statistics, store=self.store.statistics, links=self.links.statistics
+        metrics.slots, metrics.belief_lapses = len(self.slots.held), self.slots.lapses
+        node = node_of(self.links.me)
+        metrics.node_links = sum(
+            node_of(worker) != node and self.links.version_of(worker) > 0 for worker in self.directory.workers
         )
-        return exposition(collector)
+        return exposition(WorkerCollector(metrics, self._sources()))
+
+    def _sources(self) -> Sources:
+        return Sources(
+            kernel=self.kernel.statistics,
+            store=self.store.statistics,
+            links=self.links.statistics,
+            store_requests=self._backends.store_figures,
+            directory=self._backends.directory_figures,
+        )
 
 
 def _make_kernel(config: Config, max_clients: int) -> Kernel:
     session, outbox = config.session, config.outbox
     return Kernel(
-        max_clients + SPARE_CONNECTIONS,
+        max_clients + (SPARE_IN_A_CLUSTER if config.cluster.node else SPARE_CONNECTIONS),
         auto_replies={Op.PING: Op.PONG},
         greeting_timeout_s=session.hello_timeout_s,
         linger_s=session.linger_s,
@@ -337,16 +471,6 @@ def _make_kernel(config: Config, max_clients: int) -> Kernel:
     )
 
 
-def _rate_limits(config: Config) -> RateLimits:
-    limits = config.limits
-    return RateLimits(
-        Buckets(_rate(limits.device_sends), limits.max_tracked),
-        Buckets(_rate(limits.user_sends), limits.max_tracked),
-        Buckets(_rate(limits.device_requests), limits.max_tracked),
-        Buckets(_rate(limits.user_requests), limits.max_tracked),
-    )
-
-
 def _rate(rate: object) -> Rate:
     return Rate(rate.per_s, rate.burst)  # type: ignore[attr-defined]
 
@@ -354,3 +478,12 @@ def _rate(rate: object) -> Rate:
 def _registration(session: Session) -> Registration:
     ids = (session.user_id, session.device_id, session.session_id)
     return Registration(*ids, SessionId(0), int(session.expires_s))
+
+
+def _peers(workers: Workers, node: int) -> dict[WorkerId, Peer]:
+    """Everybody who can be reached: by path within the node, by address elsewhere."""
+    places = {
+        worker: Peer(record.incarnation, record.address if node_of(worker) == node else record.host_address)
+        for worker, record in workers.items()
+    }
+    return {worker: peer for worker, peer in places.items() if peer.address}

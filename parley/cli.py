@@ -39,7 +39,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; `parley serve --check` prints one.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="TOML file; `parley serve --check` prints one.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, NAME=VALUE, as in --set cluster.node=2; may be repeated."),
+]
 DataDirectory = Annotated[Path | None, typer.Option("--data", help="The node's data directory; it holds the key.")]
 Host = Annotated[str, typer.Option(help="Where the node is.")]
 Port = Annotated[int, typer.Option(min=1, max=65_535, help="The node's port for clients.")]
@@ -71,17 +77,20 @@ def serve(
     port: Annotated[int | None, typer.Option(help="TCP port of the clients; 0 takes a free one.")] = None,
     ops_port: Annotated[int | None, typer.Option(help="TCP port of /metrics, /healthz, /readyz.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; 0 chooses.")] = None,
+    settings: Settings = None,
     check: Annotated[bool, typer.Option("--check", help="Print the effective configuration and leave.")] = False,
 ) -> None:
     """Run a node on this machine until SIGTERM or Ctrl-C."""
-    overrides = {
+    named = {
         "serve.data": None if data is None else str(data),
         "serve.host": host,
         "serve.port": port,
         "serve.ops_port": ops_port,
         "serve.workers": workers,
     }
-    effective = _load(config, overrides)
+    effective = _load(
+        config, {**_assigned(settings), **{name: value for name, value in named.items() if value is not None}}
+    )
     if check:
         from gateway.configfile import to_toml
 
@@ -170,12 +179,15 @@ def replay(
 
 
 @app.command()
-def doctor(config: ConfigFile = None, data: DataDirectory = None) -> None:
-    """Say how many connections this machine can hold, what bounds it, and the commands that raise it."""
-    from gateway import host
+def doctor(config: ConfigFile = None, data: DataDirectory = None, settings: Settings = None) -> None:
+    """Say how many connections this machine can hold, what bounds it, and the commands that raise it.
 
-    effective = _load(config, {"serve.data": None if data is None else str(data)})
-    raise typer.Exit(host.doctor(effective))
+    Of a cluster: also whether its store, its directory and its links are what a node needs.
+    """
+    from gateway import app as node
+
+    effective = _load(config, {**_assigned(settings), **({} if data is None else {"serve.data": str(data)})})
+    raise typer.Exit(node.doctor(effective))
 
 
 def _load(path: Path | None, overrides: dict[str, Any]) -> Config:
@@ -184,6 +196,16 @@ def _load(path: Path | None, overrides: dict[str, Any]) -> Config:
 
     try:
         return load(path, overrides)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+
+
+def _assigned(settings: list[str] | None) -> dict[str, Any]:
+    from gateway.config import ConfigError
+    from gateway.configfile import parse_assignment
+
+    try:
+        return dict(map(parse_assignment, settings or ()))
     except ConfigError as error:
         raise UsageError(str(error)) from error
 

@@ -19,6 +19,9 @@ from gateway.protocol.identifiers import ChatId, DeviceId, Epoch, Seq, UserId, W
 
 SLOTS = 16_384
 MAX_BATCH_ROWS = 64
+MAX_BATCH_BYTES = 24_576
+"""Of bodies in a batch of several rows: Cassandra refuses batches above 50 KiB, and a chat's rows must not be split. A single
+row may be larger."""
 BUCKET_BITS = 12
 TAIL_ROWS = 65
 RESEND_DAYS = 8
@@ -157,7 +160,20 @@ class OpenedChat(NamedTuple):
     tail: Sequence[Message]
     """The newest rows, newest first, at most TAIL_ROWS: all of them committed, none of them ever to change."""
     adopted: Sequence[Message]
-    """Those of ``tail`` that an earlier owner may have left half written. They count now; push them to the members."""
+    """Those of ``tail`` that an earlier owner may have left half written, in its order. They count now; push them to the
+    members. Named once under an epoch, whether this call or ``heads`` adopted them."""
+
+
+class SlotTerms(NamedTuple):
+    """What the holder of a slot must keep to where an append cannot check the epoch.
+
+    A new owner of a slot that was not released waits ``wait_s`` from the return of its acquisition before it loads a chat.
+    A holder answers nothing later than ``belief_s`` after it sent the question that confirmed its epoch last
+    (``still_held``). ``wait_s`` is greater, so that whoever was overtaken is silent before the next one speaks.
+    """
+
+    wait_s: float
+    belief_s: float
 
 
 class SlotRow(NamedTuple):
@@ -185,6 +201,11 @@ AppendDone = Callable[[Sequence[Appended]], None]
 class SlotStore(Protocol):
     """Who owns which slot: the truth about it."""
 
+    @property
+    def terms(self) -> SlotTerms | None:
+        """None: ``append`` and ``open_chat`` check the epoch themselves (SlotLost), and there is nothing to keep to."""
+        ...
+
     async def acquire_slots(
         self, slots: Sequence[int], worker: WorkerId, incarnation: int, seen: Mapping[int, SlotRow]
     ) -> dict[int, Epoch]:
@@ -198,6 +219,11 @@ class SlotStore(Protocol):
 
     async def read_slots(self, slots: Sequence[int]) -> dict[int, SlotRow]:
         """The current rows (linearizable). A slot never acquired is absent."""
+        ...
+
+    async def still_held(self, epochs: Mapping[int, Epoch], worker: WorkerId, incarnation: int) -> set[int]:
+        """Those of the slots that still name this owner under this epoch, unreleased. Cheap: asked for all slots twice a
+        second. Sees every acquisition that had returned when the question was sent."""
         ...
 
     async def release_slots(self, epochs: Mapping[int, Epoch], worker: WorkerId, incarnation: int) -> None:
@@ -221,13 +247,21 @@ class MessageStore(Protocol):
         batch survives the loss of the process and of the power.
         Ends: None; StoreUnavailable (nothing of it is stored); StoreTimedOut (unknown); SlotLost (nothing of it survives);
         StoreConflict (our bug, nothing of it is stored). None of them touches another batch.
+        Under ``terms`` neither SlotLost nor a seq used twice is noticed. What was appended under a lost epoch, acknowledged or
+        not, counts for good or not at all, as the next owner's ``open_chat`` finds it, and what is appended after that is
+        never read; the holder must not have told anybody. ``changes`` follow their rows, and only while this handle's own
+        ``acquire_slots`` and ``still_held`` confirmed the epoch less than ``belief_s`` ago; else the batch ends in
+        StoreTimedOut, and is appended again when it is confirmed.
         Bounded: beyond the backend's queue bound, and after ``close``, the batch ends in StoreUnavailable unqueued.
         """
         ...
 
     async def open_chat(self, chat_id: ChatId, epoch: Epoch) -> OpenedChat | None:
         """The first load of a chat under an epoch: fence what earlier owners may still write, adopt what they may have half
-        written, then read. None: no such chat. Idempotent under one epoch. SlotLost when ``epoch`` is not the slot's.
+        written, then read. None: no such chat. Idempotent under one epoch: what a call that timed out began, the next one
+        ends, and calls at the same time share. SlotLost when ``epoch`` is not the slot's; under ``terms`` only where a row
+        of a later epoch shows it. The caller must have kept to ``terms``, and to one handle for all that it appends; a batch
+        of its own that ended in StoreTimedOut is ended first. StoreTimedOut also where the slot is not confirmed in time.
         """
         ...
 
@@ -248,8 +282,12 @@ class MessageStore(Protocol):
         """
         ...
 
-    async def heads(self, chat_ids: Sequence[ChatId]) -> dict[ChatId, Head]:
-        """The newest row of each log; a chat with an empty log is absent. Only the chat's owner may ask."""
+    async def heads(self, chats: Mapping[ChatId, Epoch]) -> dict[ChatId, Head]:
+        """The newest row of each log, by the epoch under which the caller owns it; a chat with an empty log is absent.
+
+        As ``open_chat``, where the store cannot know otherwise that the row counts: it fences and adopts. What a head names
+        was adopted for good, so it never goes back.
+        """
         ...
 
 
@@ -259,7 +297,8 @@ class ChatStore(Protocol):
     async def create_direct(self, low: UserId, high: UserId, chat_id: ChatId) -> ChatId:
         """The one direct chat of the two (low < high): made under ``chat_id`` if there was none, else the earlier one's id.
 
-        Atomic and idempotent by (low, high): all callers get the same id. Both are members (role 0) from seq 0 on; the chat
+        Idempotent by (low, high): all callers get the same id, and none gets it before the chat is whole; one that is cut off
+        leaves nothing, or what the next call completes. Both are members (role 0) from seq 0 on; the chat
         has no title, version 1 and changed_counter 0. StoreConflict: ``chat_id`` is another chat's; draw a new one.
         """
         ...
@@ -267,7 +306,8 @@ class ChatStore(Protocol):
     async def create_group(self, creator: UserId, client_chat_id: bytes, chat: Chat, members: Sequence[Member]) -> Chat:
         """Make a group, or return the one that this (creator, client_chat_id) made before, as it is now.
 
-        Atomic; idempotent by that key. StoreConflict: ``chat.chat_id`` is another chat's; draw a new one.
+        Idempotent by that key, and as whole as ``create_direct``. StoreConflict: ``chat.chat_id`` is another chat's; draw a
+        new one.
         """
         ...
 
@@ -292,13 +332,18 @@ class CursorStore(Protocol):
         ...
 
     async def raise_cursors(self, cursors: Sequence[tuple[UserId, DeviceId, ChatId, Seq]]) -> None:
-        """Fold in what devices have acknowledged: the highest wins. Idempotent; any order."""
+        """Fold in what devices have acknowledged: the highest wins. Idempotent; any order.
+
+        Of a record that was set downward a backend may, until it passes what it was before, take the latest instead of the
+        highest.
+        """
         ...
 
     async def set_cursors(
         self, user_id: UserId, device_id: DeviceId, cursors: Mapping[ChatId, Seq], is_complete: bool
     ) -> None:
-        """Set one device's record, downward too. ``is_complete``: forget the chats that are not named. Atomic."""
+        """Set one device's record, downward too. ``is_complete``: forget the chats that are not named. Atomic, or (a record of
+        some hundred chats on a replicated store) to be called again after an error, which is harmless."""
         ...
 
     async def read_cursors(self, user_id: UserId, device_id: DeviceId) -> dict[ChatId, Seq]:

@@ -33,6 +33,7 @@ from storage.api import (
     OpenedChat,
     SlotLost,
     SlotRow,
+    SlotTerms,
     StoreConflict,
     StoreError,
     StoreStatistics,
@@ -207,6 +208,10 @@ class MemoryStore:
 
     # ------------------------------------------------------------------------------------------------- slots
 
+    @property
+    def terms(self) -> SlotTerms | None:
+        return None
+
     async def acquire_slots(
         self, slots: Sequence[int], worker: WorkerId, incarnation: int, seen: Mapping[int, SlotRow]
     ) -> dict[int, Epoch]:
@@ -222,6 +227,12 @@ class MemoryStore:
     async def read_slots(self, slots: Sequence[int]) -> dict[int, SlotRow]:
         database = await self._read()
         return {slot: database.slots[slot] for slot in slots if slot in database.slots}
+
+    async def still_held(self, epochs: Mapping[int, Epoch], worker: WorkerId, incarnation: int) -> set[int]:
+        database = await self._read()
+        return {
+            slot for slot, epoch in epochs.items() if database.slots.get(slot) == (epoch, worker, incarnation, False)
+        }
 
     async def release_slots(self, epochs: Mapping[int, Epoch], worker: WorkerId, incarnation: int) -> None:
         database = await self._write()
@@ -262,9 +273,9 @@ class MemoryStore:
         found = (database.sent.get((chat_id, sender_id, id_)) for id_ in dict.fromkeys(client_msg_ids))
         return [row for row in found if row is not None and row.time_ms >= oldest_ms]
 
-    async def heads(self, chat_ids: Sequence[ChatId]) -> dict[ChatId, Head]:
+    async def heads(self, chats: Mapping[ChatId, Epoch]) -> dict[ChatId, Head]:
         database = await self._read()
-        newest = ((chat_id, database.logs[chat_id][-1]) for chat_id in chat_ids if database.logs.get(chat_id))
+        newest = ((chat_id, database.logs[chat_id][-1]) for chat_id in chats if database.logs.get(chat_id))
         return {chat_id: Head(Seq(row.seq), row.time_ms) for chat_id, row in newest}
 
     # ------------------------------------------------------------------------------------------------- chats

@@ -33,19 +33,23 @@ LAYERS: dict[str, set[str]] = {
     # part: the parts that it may import, besides itself
     "gateway.protocol": set(),
     "gateway._framing": set(),
+    "gateway.ports": {"gateway.protocol"},
     "gateway.config": set(),
     "gateway.logs": set(),
     "gateway.pump": {"gateway._framing"},
     "gateway.configfile": {"gateway.config"},
     "gateway.keyfiles": {"gateway.config"},
     "storage.api": {"gateway.protocol"},
-    "storage.backends": {"storage.api", "gateway.protocol"},
+    "storage.backends": {"storage.api", "gateway.protocol", "gateway.ports"},
     "gateway.metrics": {"gateway._framing", "gateway.cluster", "storage.api"},
     "gateway.chat": {"gateway.protocol", "storage.api"},
-    "gateway.cluster": {"gateway.protocol", "storage.api", "gateway.chat", "gateway._framing", "gateway.pump"},
+    "gateway.cluster": {
+        *("gateway.protocol", "storage.api", "gateway.chat", "gateway._framing", "gateway.pump"),
+        *("gateway.ports",),
+    },
     "gateway.net": {
         *("gateway.protocol", "storage.api", "gateway.chat", "gateway._framing", "gateway.pump"),
-        *("gateway.config", "gateway.metrics"),
+        *("gateway.config", "gateway.metrics", "gateway.ports"),
     },
     "gateway.node": {"gateway.config", "gateway.protocol"},
     "gateway.ops": {"gateway.cluster", "gateway.metrics", "gateway.node", "gateway.protocol"},
@@ -56,22 +60,37 @@ LAYERS: dict[str, set[str]] = {
     },
     "gateway.worker": {
         *("gateway.protocol", "storage.api", "gateway.chat", "gateway.net", "gateway.cluster", "gateway.pump"),
-        *("gateway.config", "gateway.metrics"),
+        *("gateway.config", "gateway.metrics", "gateway.ports"),
     },
     "gateway.app": {
         *("gateway.cluster", "gateway.config", "gateway.keyfiles", "gateway.logs", "gateway.net", "gateway.node"),
         *("gateway.protocol", "gateway.supervisor", "gateway.worker", "storage.api", "storage.backends"),
+        *("gateway.host", "gateway.metrics", "gateway.ops", "gateway.ports"),
     },
     "parley": {"gateway.protocol"},
     "parley.cli": {"parley", "gateway.app", "gateway.config", "gateway.configfile", "gateway.host", "gateway.keyfiles"},
-    "bench": {"gateway.protocol", "gateway._framing", "parley"},
+    "bench": {"gateway.protocol", "gateway._framing", "parley", "bench.backends"},
+    # a worker's directory and store, measured without the worker: no client speaks to them
+    "bench.backends": {
+        *("gateway.cluster", "gateway.ports", "gateway.protocol", "gateway.pump", "storage.api", "storage.backends"),
+    },
 }
 
 PARTS = {
+    "gateway.backends": "gateway.app",
+    "gateway.checkup": "gateway.app",
+    "gateway.departures": "gateway.worker",
+    "gateway.node_directory": "gateway.supervisor",
     "gateway.registry": "gateway.worker",
+    # what a backend fulfils, or is made of: the directory's and the shared limits' ports, a promise
+    "gateway.cluster.directory": "gateway.ports",
+    "gateway.cluster.promise": "gateway.ports",
+    "gateway.net.limits": "gateway.ports",
     "storage.batches": "storage.backends",
     "storage.completions": "storage.backends",
     "storage.memory": "storage.backends",
+    "storage.redis": "storage.backends",
+    "storage.scylla": "storage.backends",
     "storage.sqlite": "storage.backends",
     "storage.statistics": "storage.backends",
 }
@@ -167,7 +186,7 @@ def test_the_layers_have_no_circle_but_counting() -> None:
 
 def test_only_the_composition_root_names_backends() -> None:
     for path in sources(".py"):
-        if part_of(name_of(path)) not in ("gateway.app", "storage.backends"):
+        if part_of(name_of(path)) not in ("gateway.app", "storage.backends", "bench.backends"):
             assert "storage.backends" not in {part_of(module) for module in imports(path)}, path
 
 

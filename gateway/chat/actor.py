@@ -28,7 +28,13 @@ The end of a batch:
   StoreConflict     our bug. Everybody is answered 500, and the chat is read anew.
   SlotLost          somebody else owns the chat, and nothing of the batch counts. The actor closes for good; who waits is
                     sent on to the next owner.
-After every answer of the store the tenure is asked first: past it, nothing leaves.
+After every answer of the store, and before anything is answered from memory, the tenure is asked. Is it lost, the actor
+closes. Is it not current, because the store has not confirmed it in time, nothing leaves and nothing that the store said
+counts yet: the actor is *parked*. It stays as it is, a batch that was acknowledged meanwhile included, until the tenure is
+confirmed (``resume``: it goes on) or lost. Who has waited too long by then is answered that the outcome is unknown.
+
+Repeating. A former owner may have committed rows and died before it pushed them. Under a tenure that was inherited and not
+handed over, ``opened`` pushes again what is younger than ``REPEAT_MS`` or was adopted; a client drops what it holds.
 
 Going out. SENT to the sender and MSG to everybody else leave in the order of the log, also on one connection: who has
 SENT of row 8 has seen MSG of row 7. So rows wait in ``_outgoing`` until the whole audience's places are known; asking the
@@ -44,7 +50,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 
 import msgspec
 
@@ -58,8 +64,8 @@ from gateway.chat.request import InternalOp, Request
 from gateway.chat.route import Route, plan_route, unknown_users
 from gateway.protocol.errors import Code
 from gateway.protocol.frames import encode_payload
-from gateway.protocol.identifiers import ChatId, UserId
-from gateway.protocol.messages import Op, Send, Sent
+from gateway.protocol.identifiers import ID_LIMIT, ChatId, UserId, epoch_of
+from gateway.protocol.messages import Kind, Op, Send, Sent
 from storage.api import (
     MAX_BATCH_ROWS,
     Batch,
@@ -74,6 +80,9 @@ from storage.api import (
 
 MAX_GLUED_BYTES = 32_768
 """Of MSG frames in one push: well below an outbox's bound, so that a burst mutes only who is really behind."""
+
+REPEAT_MS = 15_000
+"""How far back a new owner pushes again: longer than anybody takes to notice that the former one has died."""
 
 MAX_UNDELIVERED_ROWS = 4 * MAX_BATCH_ROWS
 """Rows that may wait for the directory before the chat takes no further batch."""
@@ -103,6 +112,8 @@ class ChatActor:
         self._looking_up: list[Request] = []
         self._outgoing: deque[DraftedRow] = deque()
         self._is_locating = False
+        self._is_unconfirmed = False
+        """The store has acknowledged the draft, past what the tenure was good for."""
         self._route: Route | None = None
         self._changed_seq = 0
         """The newest row that may have changed who is in: from the next one on, the audience is today's."""
@@ -126,7 +137,7 @@ class ChatActor:
     # ---------------------------------------------------------------------------------------------- life
 
     def opened(self, opened: OpenedChat) -> None:
-        """The store has read the chat. Adopted rows go out again: their owner may have died before it pushed them."""
+        """The store has read the chat. What its last owner may not have pushed goes out again."""
         self.chat = opened.chat
         self.members = {member.user_id: member for member in opened.members}
         self.marks = {mark.user_id: mark for mark in opened.watermarks}
@@ -138,8 +149,15 @@ class ChatActor:
         waiting, self._queue = self._queue, deque()
         for request in waiting:
             self.submit(request)
-        self._outgoing.extend(DraftedRow(row, []) for row in reversed(opened.adopted))
+        self._outgoing.extend(DraftedRow(row, []) for row in self._untold(opened))
         self._deliver()
+
+    def _untold(self, opened: OpenedChat) -> list[Message]:
+        """Oldest first."""
+        adopted_from = min((row.seq for row in opened.adopted), default=ID_LIMIT)
+        young_ms = self._environment.now_ms() - REPEAT_MS if self.tenure.is_inherited else ID_LIMIT
+        untold = takewhile(lambda row: row.seq >= adopted_from or row.time_ms >= young_ms, opened.tail[:MAX_BATCH_ROWS])
+        return [row for row in untold if epoch_of(row.seq) < self.tenure.epoch][::-1]
 
     def close(self) -> list[Request]:
         """Serve no more, for good. Returns who still waits, oldest first; what is committed has gone out or is in the log."""
@@ -172,10 +190,7 @@ class ChatActor:
         """Start what can be started: a look-up, or a batch."""
         if self._draft or self._looking_up or not self._queue or not self.is_open or self.is_closed:
             return
-        if len(self._outgoing) > MAX_UNDELIVERED_ROWS:
-            return
-        if self.tenure.is_lost:
-            self._environment.lost(self)
+        if len(self._outgoing) > MAX_UNDELIVERED_ROWS or not self._may_speak():
             return
         self._looking_up = self._unknown_resends()
         if self._looking_up:
@@ -184,6 +199,39 @@ class ChatActor:
             self._environment.look_up(self, self._looking_up)
         else:
             self._append()
+
+    def _may_speak(self) -> bool:
+        """Asked before anything leaves. False: the actor is parked, or closed."""
+        if self.tenure.is_current:
+            return True
+        if self.tenure.is_lost:
+            self._environment.lost(self)
+        else:
+            self._environment.park(self)
+        return False
+
+    def resume(self) -> None:
+        """The tenure is current again: what was held back leaves."""
+        draft = self._draft
+        if draft is not None and self._is_unconfirmed:
+            self._draft, self._is_unconfirmed = None, False
+            self._committed(draft)
+        self._deliver()
+        self.advance()
+
+    def refuse_waiting(self) -> None:
+        """The tenure has not been current for long: nobody waits any longer. What is under way goes on without them."""
+        drafted = [*self._outgoing, *(self._draft.rows if self._draft else ())]
+        waiting = [request for row in drafted for request in row.waiters]
+        waiting += [request for request, _ in self._draft.endings] if self._draft else []
+        for row in drafted:
+            row.waiters.clear()
+        if self._draft:
+            self._draft.endings.clear()
+        waiting += self._queue
+        self._queue.clear()
+        for request in waiting:
+            request.refuse(Code.MOVED, "the store does not confirm who owns the chat", retry_after_ms=1000)
 
     def _unknown_resends(self) -> list[Request]:
         if self.ids.since_ms == 0:
@@ -204,8 +252,10 @@ class ChatActor:
         asked, self._looking_up = self._looking_up, []
         if self.is_closed:
             return
-        if self.tenure.is_lost:
-            self._environment.lost(self)
+        if not self.tenure.is_current:
+            for request in asked:
+                request.looked_up_at = -1  # an answer that came too late: it is asked again
+            self._may_speak()
             return
         rows = {(row.sender_id, row.client_msg_id): row for row in found}
         settled = set()
@@ -227,9 +277,12 @@ class ChatActor:
     def _append(self) -> None:
         draft = Draft(self, self.tenure.epoch, self._environment.now_ms(), self._environment.room.max_members)
         for _ in range(min(len(self._queue), MAX_BATCH_ROWS)):  # no further than resends were looked up
-            if draft.is_full:
+            if not draft.has_room_for(self._queue[0]):
                 break
             draft.take(self._queue.popleft())
+            if draft.rest is not None:
+                self._queue.appendleft(draft.rest)
+                break
         self._environment.duplicates += draft.duplicates
         if draft.rows:
             self._draft = draft
@@ -247,6 +300,9 @@ class ChatActor:
             return
         if self.tenure.is_lost or isinstance(error, SlotLost):
             self._environment.lost(self)
+        elif error is None and not self.tenure.is_current:
+            self._is_unconfirmed = True
+            self._environment.park(self)
         elif error is None:
             self._draft = None
             self._committed(draft)
@@ -269,7 +325,7 @@ class ChatActor:
             self._changed_seq = draft.rows[-1].row.seq
         for drafted in draft.rows:
             row = drafted.row
-            if drafted.waiters:
+            if row.kind != Kind.SYSTEM:
                 self.ids.add(row)
         self.head, self.head_time_ms = row.seq, row.time_ms
         self._outgoing.extend(draft.rows)
@@ -281,7 +337,7 @@ class ChatActor:
 
     def _deliver(self, asked: frozenset[int] = frozenset()) -> None:
         """Send what is outgoing, once it is known where everybody is, or ``asked`` in vain."""
-        if not self._outgoing or self._is_locating:
+        if not self._outgoing or self._is_locating or not self._may_speak():
             return
         unknown = [user_id for user_id in self._unlocated() if user_id not in asked]
         if unknown:
@@ -301,9 +357,6 @@ class ChatActor:
     def _located(self, asked: frozenset[int]) -> None:
         self._is_locating = False
         if self.is_closed:
-            return
-        if self.tenure.is_lost:
-            self._environment.lost(self)
             return
         self._deliver(asked)
         self._environment.advance_later(self)

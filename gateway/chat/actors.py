@@ -20,16 +20,19 @@ from gateway.chat.actor import ChatActor
 from gateway.chat.marks import WriteBehind
 from gateway.chat.membership import is_in
 from gateway.chat.ports import Locator, Postman, Room, Tenure
-from gateway.chat.request import Request
+from gateway.chat.request import Request, wake_request
 from gateway.chat.route import push_sign
 from gateway.protocol.errors import Code
 from gateway.protocol.identifiers import ChatId, Epoch, UserId
 from gateway.protocol.messages import ChatKind, ReceiptKind, Send
-from storage.api import Appended, Batch, Message, SlotLost, Store, StoreError, slot_of
+from storage.api import Appended, Batch, Message, SlotLost, Store, StoreError
 
 APPEND_AGAIN_S = 0.1
 STOP_TIMEOUT_S = 4.0
 BOUNDS_PERIOD_S = 2.0
+PARKED_PERIOD_S = 0.05
+PARKED_TIMEOUT_S = 3.0
+"""Who waits in a chat whose slot the store does not confirm is answered after so long."""
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +67,13 @@ class Actors:
         self._around = around
         self._store = around.store
         self._actors: OrderedDict[ChatId, ChatActor] = OrderedDict()
+        self._by_slot: dict[int, dict[ChatActor, None]] = {}
+        """The same actors: a worker may lose thousands of slots at once, and must not walk over all chats for each."""
         self._dirty: dict[ChatActor, None] = {}
         self._sent: list[float] = []
+        self._parked: dict[ChatActor, float] = {}
+        """Since when (Trio's clock). Their tenures are not current."""
+        self._has_parked = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._on_appended = self._appended
         self._committed_rows = 0
@@ -78,6 +86,7 @@ class Actors:
             self._nursery = nursery
             nursery.start_soon(self.marks.run)
             nursery.start_soon(self._keep_bounds)
+            nursery.start_soon(self._watch_parked)
             task_status.started()
 
     async def _keep_bounds(self) -> None:
@@ -111,6 +120,7 @@ class Actors:
             return None
         assert self._nursery is not None
         actor = self._actors[chat_id] = ChatActor(chat_id, tenure, self)
+        self._by_slot.setdefault(tenure.slot, {})[actor] = None
         self.loads += 1
         self._nursery.start_soon(self._open, actor)
         return actor
@@ -130,17 +140,58 @@ class Actors:
             return
         if opened is None:
             self._close(actor, Code.NOT_FOUND, "no such chat")
-        elif actor.tenure.is_lost:
-            self.lost(actor)
-        else:
+        elif await self._is_confirmed(actor):
             actor.opened(opened)
             self.finish_cycle()
 
+    async def _is_confirmed(self, actor: ChatActor) -> bool:
+        """What was read may be used once the tenure is current. False: the actor was closed instead."""
+        with trio.move_on_after(PARKED_TIMEOUT_S):
+            while not actor.tenure.is_current and not actor.tenure.is_lost:
+                await trio.sleep(PARKED_PERIOD_S)
+        if actor.is_closed:
+            return False
+        if actor.tenure.is_lost:
+            self.lost(actor)
+            return False
+        if not actor.tenure.is_current:
+            self._close(actor, Code.UNAVAILABLE, "the store does not confirm who owns the chat")
+            return False
+        return True
+
+    async def _watch_parked(self) -> None:
+        """One walk for all of them: when the store is away, that is every chat."""
+        while True:
+            await self._has_parked.wait()
+            await trio.sleep(PARKED_PERIOD_S)
+            parked, self._parked = self._parked, {}
+            self._has_parked = trio.Event()
+            for actor, since_s in parked.items():
+                self._look_after(actor, since_s)
+            self.finish_cycle()
+
+    def _look_after(self, actor: ChatActor, since_s: float) -> None:
+        if actor.is_closed:
+            return
+        if actor.tenure.is_lost:
+            self.lost(actor)
+        elif actor.tenure.is_current:
+            actor.resume()
+        else:
+            if trio.current_time() - since_s > PARKED_TIMEOUT_S:
+                actor.refuse_waiting()
+            self._parked[actor] = since_s
+            self._has_parked.set()
+
+    def park(self, actor: ChatActor) -> None:
+        self._parked.setdefault(actor, trio.current_time())
+        self._has_parked.set()
+
     def _evict(self) -> bool:
-        for chat_id, actor in self._actors.items():
+        for actor in self._actors.values():
             if actor.is_idle:
                 actor.is_closed = True
-                del self._actors[chat_id]
+                self._drop(actor)
                 self.evictions += 1
                 return True
         return False
@@ -235,9 +286,17 @@ class Actors:
         """The slot has another owner: nothing of it may be served any more under this tenure."""
         tenure = actor.tenure
         self._around.on_slot_lost(tenure.slot, tenure.epoch)
-        for other in self._of_slots({tenure.slot}):
-            if other.tenure is tenure:
-                self._close(other, Code.MOVED, "the chat has another owner now")
+        self.slot_lost(tenure.slot, tenure.epoch)
+
+    def slot_lost(self, slot: int, epoch: Epoch) -> None:
+        """Somebody else owns the slot: close what was served under this epoch."""
+        for actor in self._of_slots([slot]):
+            if actor.tenure.epoch == epoch:
+                self._close(actor, Code.MOVED, "the chat has another owner now")
+
+    def wake(self, chat_id: ChatId, tenure: Tenure) -> None:
+        """Load the chat, whose new owner then repeats what may not have been told."""
+        self.submit(chat_id, tenure, wake_request(chat_id))
 
     def conflict(self, actor: ChatActor) -> None:
         log.error("memory_contradicts_store", chat_id=actor.chat_id, head=actor.head)
@@ -245,21 +304,27 @@ class Actors:
 
     async def stop(self, slots: Sequence[int]) -> None:
         """Serve these slots no more; return when nothing of them is in flight and their marks are written."""
-        wanted = set(slots)
         with trio.move_on_after(STOP_TIMEOUT_S):
-            while any(actor.is_in_flight for actor in self._of_slots(wanted)):
+            while any(actor.is_in_flight for actor in self._of_slots(slots)):
                 await trio.sleep(0.005)
-        for actor in self._of_slots(wanted):
+        for actor in self._of_slots(slots):
             self._close(actor, Code.MOVED, "the chat moves to another owner")
         await self.marks.write()
 
-    def _of_slots(self, slots: set[int]) -> list[ChatActor]:
-        return [actor for actor in self._actors.values() if slot_of(actor.chat_id) in slots]
+    def _of_slots(self, slots: Sequence[int]) -> list[ChatActor]:
+        return [actor for slot in slots for actor in self._by_slot.get(slot, ())]
+
+    def _drop(self, actor: ChatActor) -> None:
+        if self._actors.get(actor.chat_id) is actor:
+            del self._actors[actor.chat_id]
+        of_slot = self._by_slot.get(actor.tenure.slot, {})
+        of_slot.pop(actor, None)
+        if not of_slot:
+            self._by_slot.pop(actor.tenure.slot, None)
 
     def _close(self, actor: ChatActor, code: Code, message: str) -> None:
         """MOVED: who waits is handed on to the next owner; else ``code`` is the answer."""
-        if self._actors.get(actor.chat_id) is actor:
-            del self._actors[actor.chat_id]
+        self._drop(actor)
         for request in actor.close():
             if code == Code.MOVED:
                 self._around.on_moved(actor.chat_id, request)

@@ -4,7 +4,8 @@ Owns the rules that are applied to a SEND in order: is it a resend, may its send
 were drafted before in the same batch count: a second copy of a message joins the first, and a member who was removed two
 rows above may not write.
 
-Invariant: rows have rising, gapless counters under one epoch and stay in one bucket; nothing here is visible to anybody
+Invariant: rows have rising, gapless counters under one epoch, stay in one bucket and within what a store takes at once;
+nothing here is visible to anybody
 until the batch is committed, and a draft that fails leaves the actor as it was.
 """
 
@@ -21,10 +22,13 @@ from gateway.protocol.errors import Code, ProtocolError
 from gateway.protocol.frames import encode_body
 from gateway.protocol.identifiers import counter_of, seq_of
 from gateway.protocol.messages import ChatChange, ChatChangeOk, Event, Kind, Op, Send, Sent, SystemBody
-from storage.api import BUCKET_BITS, MAX_BATCH_ROWS, Batch, Chat, Member, MembershipChange, Message
+from storage.api import BUCKET_BITS, MAX_BATCH_BYTES, MAX_BATCH_ROWS, Batch, Chat, Member, MembershipChange, Message
 
 NO_ID = bytes(16)
 DIGEST_BYTES = 16
+BUCKET_ROWS = 1 << BUCKET_BITS
+MAX_CHANGE_BYTES = 20_480
+"""Of the bodies of one change: four lists of 500 ids of 9 bytes, and a title."""
 _CONTENT = struct.Struct(">QQQ")
 _ENVELOPE = struct.Struct(">QQ")
 
@@ -46,7 +50,7 @@ class DraftedRow(NamedTuple):
 
 
 class Draft:
-    """``take`` requests until ``is_full``; then ``batch``."""
+    """``take`` requests while there ``has_room_for`` the next; then ``batch``."""
 
     def __init__(self, log: LogState, epoch: int, now_ms: int, max_members: int) -> None:
         self._log = log
@@ -66,14 +70,19 @@ class Draft:
         """Membership requests, and the chat's version that answers them once the batch is committed."""
         self.is_unknown = False
         """It was given to the store, which may have stored it."""
+        self.rest: Request | None = None
+        """A change of membership that the bucket's end cuts: taken again by the next draft, which finds the rest to do."""
+        self._body_bytes = 0
+        self._room = min(MAX_BATCH_ROWS, BUCKET_ROWS - (self._counter + 1) % BUCKET_ROWS)
+        """Rows that it may have: a batch ends with its bucket."""
 
-    @property
-    def is_full(self) -> bool:
-        """At 64 rows, or at a bucket's end. A change of membership may need several rows: room for them is kept."""
-        if len(self.rows) + len(Event) > MAX_BATCH_ROWS:
+    def has_room_for(self, request: Request) -> bool:
+        """Always, if it is the first. A change of membership may need several rows, and may need to be the first."""
+        if not self.rows:
             return True
-        first = counter_of(self.rows[0].row.seq) if self.rows else self._counter + 1
-        return (self._counter + len(Event)) >> BUCKET_BITS != first >> BUCKET_BITS and bool(self.rows)
+        is_send = request.op == Op.SEND
+        rows, body_bytes = (1, len(request.message.body)) if is_send else (len(Event), MAX_CHANGE_BYTES)  # type: ignore[attr-defined]
+        return len(self.rows) + rows <= self._room and self._body_bytes + body_bytes <= MAX_BATCH_BYTES
 
     def batch(self) -> Batch:
         rows = [drafted.row for drafted in self.rows]
@@ -115,6 +124,7 @@ class Draft:
         self, sender: tuple[int, int], kind: int, body: bytes, client_msg_id: bytes, target: int | None, digest: bytes
     ) -> Message:
         self._counter += 1
+        self._body_bytes += len(body)
         seq, prev_seq = seq_of(self._epoch, self._counter), self._prev_seq
         self._prev_seq = seq
         user_id, device_id = sender
@@ -143,9 +153,12 @@ class Draft:
         version = self.chat.version
         if steps and request.op != InternalOp.FOUND:
             version += 1
-        for step in steps:
+        for step in steps[: self._room]:
             self._take_step(request.user_id, step, version)
-        self.endings.append((request, version))
+        if len(steps) > self._room:
+            self.rest = _without_version(request)
+        else:
+            self.endings.append((request, version))
 
     def _plan(self, request: Request) -> list[Step]:
         message = request.message
@@ -184,3 +197,10 @@ def answer_resend(request: Request, chat_id: int, seq: int, prev_seq: int, time_
 
 def answer_ending(request: Request, version: int) -> None:
     request.answer(Op.OK, ChatChangeOk(version) if request.op == Op.CHAT_CHANGE else None)
+
+
+def _without_version(request: Request) -> Request:
+    """The rest of a change is not refused because its first half has raised the version."""
+    if isinstance(request.message, ChatChange):
+        request.message.version = None
+    return request

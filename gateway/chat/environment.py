@@ -51,6 +51,11 @@ class Environment(Protocol):
         """Ask the store for the rows of these SENDs' ids; ends in ``looked_up``."""
         ...
 
+    def park(self, actor: ChatActor) -> None:
+        """Its tenure is not current: call ``resume`` when it is again, ``lost`` when it will not be, and ``refuse_waiting`` when
+        that takes long."""
+        ...
+
     def lost(self, actor: ChatActor) -> None:
         """Somebody else owns the slot: close every actor of it."""
         ...

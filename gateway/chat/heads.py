@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from gateway.chat.actor import REPEAT_MS
 from gateway.chat.actors import Actors
+from gateway.chat.ports import Tenure
 from gateway.chat.queries import NO_MARK
-from gateway.protocol.identifiers import ChatId
-from storage.api import MessageStore
+from gateway.protocol.identifiers import ChatId, epoch_of
+from storage.api import MessageStore, slot_of
 
 
 class HeadsWish(msgspec.Struct, array_like=True, gc=False):
@@ -38,14 +40,18 @@ class HeadsOk(msgspec.Struct, array_like=True, gc=False):
     entries: list[HeadEntry]
 
 
-async def read_heads(actors: Actors, store: MessageStore, wish: HeadsWish) -> HeadsOk:
-    """Heads of chats whose slots this worker holds. Raises StoreError."""
+async def read_heads(actors: Actors, store: MessageStore, tenures: Mapping[int, Tenure], wish: HeadsWish) -> HeadsOk:
+    """Heads of chats whose slots this worker holds, under these tenures by slot. Raises StoreError, SlotLost."""
     device = (wish.user_id, wish.device_id)
     for chat_id, is_set in wish.chats:
         if is_set:
             actors.marks.forget_cursor(device, chat_id)
     cold = [ChatId(chat_id) for chat_id, _ in wish.chats if actors.loaded(ChatId(chat_id)) is None]
-    stored = await store.heads(cold) if cold else {}
+    stored = await store.heads({chat_id: tenures[slot_of(chat_id)].epoch for chat_id in cold}) if cold else {}
+    for chat_id, head in stored.items():
+        tenure = tenures[slot_of(chat_id)]
+        if tenure.is_inherited and epoch_of(head.seq) < tenure.epoch and head.time_ms > actors.now_ms() - REPEAT_MS:
+            actors.wake(chat_id, tenure)
     return HeadsOk([_entry(actors, device, ChatId(chat_id), stored) for chat_id, _ in wish.chats])
 
 

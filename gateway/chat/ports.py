@@ -20,7 +20,14 @@ class Tenure(Protocol):
     slot: int
     epoch: Epoch
     is_lost: bool
-    """Nothing may be answered under it any more."""
+    """Nothing will be answered under it any more."""
+    is_inherited: bool
+    """A former owner of the slot never let go: what it committed last may not have been told to anybody."""
+
+    @property
+    def is_current(self) -> bool:
+        """May something be answered under it now? False for a while when the store could not confirm it."""
+        ...
 
 
 class Place(Protocol):

@@ -23,10 +23,12 @@ NO_MARK = Watermark(0, 0, 0)
 
 
 def answer_query(actor: ChatActor, request: Request, environment: Environment) -> None:
-    if actor.tenure.is_lost:
-        request.refuse(Code.MOVED, "the chat has another owner now")
-    elif request.op == InternalOp.MARK:
+    if request.op == InternalOp.MARK and not actor.tenure.is_lost:
         take_mark(actor, request, environment)
+    elif not actor.tenure.is_current:
+        request.refuse(Code.MOVED, "the chat may have another owner now", retry_after_ms=1000)
+    elif request.op == InternalOp.WAKE:
+        request.answer(Op.OK)
     elif request.op == InternalOp.VIEW:
         answer_view(actor, request)
     elif not is_in(actor.members.get(request.user_id)):

@@ -9,6 +9,7 @@ Invariant: a request is answered once; rid 0 asks for no answer and gets none.
 from __future__ import annotations
 
 import enum
+import time
 from typing import Protocol
 
 import msgspec
@@ -27,6 +28,8 @@ class InternalOp(enum.IntEnum):
     """A group was created: put its first row into the log, unless the log has one. Answered by OK."""
     MARK = 0x102
     """Cursors and marks of one device, folded. No answer."""
+    WAKE = 0x103
+    """Load the chat: its former owner may have died before it told what it committed. Answered by OK."""
 
 
 class View(msgspec.Struct, array_like=True, gc=False):
@@ -45,6 +48,10 @@ class Found(msgspec.Struct, array_like=True, gc=False):
     user_ids: list[int]
 
 
+class Wake(msgspec.Struct, array_like=True, gc=False):
+    chat_id: int
+
+
 class Mark(msgspec.Struct, array_like=True, gc=False):
     """``delivered_seq`` and ``read_seq``: 0 says nothing."""
 
@@ -58,7 +65,7 @@ class Origin(Protocol):
 
 
 class Request:
-    """``message`` is the decoded body of ``op``; ``received_s`` is CLOCK_MONOTONIC, which all workers of a host share."""
+    """``message`` is the decoded body of ``op``; ``received_s`` is this worker's CLOCK_MONOTONIC; links carry an age."""
 
     __slots__ = ("device_id", "looked_up_at", "message", "number", "op", "origin", "received_s", "rid", "user_id")
 
@@ -82,3 +89,15 @@ class Request:
 
     def refuse(self, code: Code, message: str, *, retry_after_ms: int | None = None, detail: object = None) -> None:
         self.answer(Op.ERROR, Error(code, message, retry_after_ms, detail))
+
+
+class _Nobody:
+    """An origin that hears no answer."""
+
+    def answer(self, rid: int, op: int, payload: bytes) -> None:
+        """Nobody waits for it."""
+
+
+def wake_request(chat_id: int) -> Request:
+    """It has a rid, so that it is brought to the next owner as anybody's request is."""
+    return Request(InternalOp.WAKE, Wake(chat_id), (0, 0), _Nobody(), 1, time.monotonic())

@@ -52,12 +52,15 @@ class Location(NamedTuple):
 
 
 class WorkerRecord(NamedTuple):
-    """``incarnation``: of two lives of a worker the later has the greater number. ``address``: the path of its link socket."""
+    """``incarnation``: of two lives of a worker the later has the greater number."""
 
     worker_id: WorkerId
     incarnation: int
     address: str
+    """Path of the Unix socket of its links: for the workers of its own node."""
     is_draining: bool
+    host_address: str = ""
+    """"host:port" where its links listen for other nodes; "" where there are none."""
 
 
 class Replaced(NamedTuple):

@@ -160,7 +160,7 @@ class DirectoryClient:
         self._generation = told.generation
         workers = {
             WorkerId(entry.worker_id): WorkerRecord(
-                WorkerId(entry.worker_id), entry.incarnation, entry.address, entry.is_draining
+                *(WorkerId(entry.worker_id), entry.incarnation, entry.address, entry.is_draining, entry.host_address)
             )
             for entry in told.workers
         }

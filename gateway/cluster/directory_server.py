@@ -96,7 +96,9 @@ class DirectoryServer:
 
     def _on_join(self, worker: WorkerId, payload: bytes, reply: Reply | None) -> None:
         entry = decode(WorkerEntry, payload)
-        if not self._table.join(WorkerRecord(worker, entry.incarnation, entry.address, entry.is_draining)):
+        if not self._table.join(
+            WorkerRecord(worker, entry.incarnation, entry.address, entry.is_draining, entry.host_address)
+        ):
             _refuse(reply, Code.CONFLICT, "a later incarnation of this worker has joined")
             return
         self._uninformed.discard(worker)

@@ -20,7 +20,7 @@ from gateway.cluster.routing import AGAIN_S, PATIENCE_S, Router
 from gateway.cluster.slots import NotOwner
 from gateway.protocol.errors import Code, ProtocolError
 from gateway.protocol.identifiers import ChatId, DeviceId, SessionId, UserId, WorkerId
-from storage.api import Store, StoreError
+from storage.api import SlotLost, Store, StoreError
 
 HEADS_OP = 0xB1
 GONE_OP = 0xB2
@@ -95,9 +95,13 @@ class Heads:
         tenures = await self._router.hold([ChatId(chat_id) for chat_id, _ in wish.chats])
         location = Location(DeviceId(wish.device_id), asker, SessionId(call.session_id))
         self._locations.add(UserId(wish.user_id), location)
-        answer = await read_heads(self._actors, self._store, wish)
+        by_slot = {tenure.slot: tenure for tenure in tenures}
+        try:
+            answer = await read_heads(self._actors, self._store, by_slot, wish)
+        except SlotLost:
+            raise NotOwner(tenures[0].slot, None) from None
         for tenure in tenures:
-            if tenure.is_lost:  # its next owner does not send this device anything yet
+            if not tenure.is_current:  # a next owner, if there is one, does not send this device anything yet
                 raise NotOwner(tenure.slot, None)
         return answer
 

@@ -1,83 +1,77 @@
-"""Links: how a worker speaks with the other workers of its node, and with the supervisor (worker 0).
+"""Links: how a worker speaks with the other workers, and with its node's supervisor (worker 0).
 
 Owns the connections between processes and the order of what travels on them. It knows ops and payloads by number only:
-what they mean is their handler's business. Routing by chat or by user happens above.
+what they mean is their handler's business. Routing by chat or by user happens above; who may speak at all is settled below
+(``handshake.py``), before a connection carries anything.
 
-A link is up to two connections of the kernel, one opened by each end, on demand. An end sends everything on the one that
-it opened, answers included, so what one worker sends another arrives in the order of the calls: a head that follows a
-push on the wire follows it in truth. Rejected: one shared connection (two ends opening at once would need a decision
-about which survives, with frames already on both), and answers on the connection of the request (they could overtake).
+A link is up to two connections of the kernel, one opened by each end, on demand: Unix sockets within a node, TCP between
+nodes. An end sends everything on the one that it opened, answers included, so what one worker sends another arrives in the
+order of the calls: a head that follows a push on the wire follows it in truth. Rejected: one shared connection (two ends
+opening at once would need a decision about which survives, with frames already on both), and answers on the connection of
+the request (they could overtake). What is sent while a connection is being opened waits for it, within a bound.
 
 Invariants: ``done`` of a request is called exactly once, never from inside ``request``; a handler is never called from
 inside ``send``; an incarnation of a peer that was replaced is never heard again; a broken connection ends every request
-to that peer at once as unknown, because its answer may have been on it.
+to that peer at once as unknown, because its answer may have been on it; one that never opened ends them as not sent.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
 from gateway.cluster.deferred import Deferred
+from gateway.cluster.handshake import HandshakeFailed, LinkKey, Party, Reason
+from gateway.cluster.link_address import is_path
+from gateway.cluster.link_dialer import Dialer
+from gateway.cluster.link_pushes import LinkPushes
+from gateway.cluster.link_reception import LINK_LISTENER, LINK_LISTENERS, LINK_TCP_LISTENER, Reception
 from gateway.cluster.link_requests import Answer, Done, LinkLost, LinkRefused, PendingRequests, Reply
+from gateway.cluster.link_values import LinkSettings, LinkStatistics
 from gateway.cluster.promise import Promise
-from gateway.cluster.remote import Peer, Remote
+from gateway.cluster.refusals import Refusals
+from gateway.cluster.remote import OUTBOX_BYTES, Peer, Remote
 from gateway.cluster.wire import (
-    LINK_VERSION,
     MAX_LINK_FRAME,
     LinkHello,
     LinkOp,
     LinkProtocolError,
     LinkRefusal,
     Recipients,
-    acked_frame,
     decode,
     encode,
     link_frame,
-    push_frame,
     split_body,
     unpack_acked,
     unpack_push,
 )
 from gateway.protocol.errors import Code
 from gateway.protocol.identifiers import WorkerId
-from gateway.pump import ACCEPTED, CLOSED, DRAINED, KernelFull
+from gateway.pump import ACCEPTED, CLOSED, DRAINED
 
 if TYPE_CHECKING:
     from gateway._framing import Kernel
 
-__all__ = ["LINK_LISTENER", "SUPERVISOR", "LinkLost", "LinkRefused", "LinkStatistics", "Links", "Peer", "Reply"]
+__all__ = [
+    "LINK_LISTENER", "LINK_LISTENERS", "LINK_TCP_LISTENER", "SUPERVISOR", "LinkKey", "LinkLost", "LinkRefused",
+    "LinkSettings", "LinkStatistics", "Links", "Peer", "Reply",
+]  # fmt: skip
 
 SUPERVISOR = WorkerId(0)
-LINK_LISTENER = 1
-"""The kernel's listener tag of the link socket."""
 
-OUTBOX_BYTES = 64 << 20
 TICK_S = 0.25
-GREETING_TIMEOUT_S = 10.0
-RECONNECT_S = 0.1
-"""A peer that refused is left alone so long: a burst of sends to a dead peer must not be a burst of connects."""
-BACKLOG = 1024
+ASKED_S = 1.0
+"""Who was asked about (``is_refused``) so recently is tried at every tick."""
 
 Handler = Callable[[WorkerId, bytes, "Reply | None"], None]
 
 
-class LinkStatistics(NamedTuple):
-    """``refused``: frames that no connection took. ``lost_pushes``: pushes among them. The rest as of now."""
-
-    peers: int
-    connections: int
-    outstanding: int
-    sent: int
-    refused: int
-    lost_pushes: int
-    broken: int
+DEFAULT_SETTINGS = LinkSettings()
 
 
 class Links:
@@ -91,10 +85,10 @@ class Links:
         *,
         flush_soon: Callable[[], None],
         now_s: Callable[[], float] = time.monotonic,
+        settings: LinkSettings = DEFAULT_SETTINGS,
     ) -> None:
         self.me = me
         self.incarnation = incarnation
-        self.address = ""
         self.on_lost: Callable[[WorkerId], None] = lambda worker: None
         """A link broke or its peer is gone; its requests have ended. May be called again for the same peer."""
         self.on_push: Callable[[WorkerId, Sequence[tuple[int, int]], bytes], None] = lambda worker, recipients, frame: (
@@ -110,7 +104,12 @@ class Links:
         self._remotes: dict[WorkerId, Remote] = {}
         self._conns: dict[int, Remote | None] = {}
         self._lost_listeners: list[Callable[[WorkerId], None]] = []
-        self._listener: socket.socket | None = None
+        self._refusals = Refusals(now_s)
+        self._timeout_s = settings.peer_timeout_s
+        party = Party(me, incarnation, settings.versions, settings.keys)
+        self._reception = Reception(kernel, party, self._refusals, settings.peer_timeout_s)
+        self._dialer = Dialer(kernel, party, self._refusals, settings.peer_timeout_s)
+        self._pushes = LinkPushes(self._transmit, self._connect, kernel.notify_drained)
         self._mine = PendingRequests(me)
         self._last_request = 0
         self._deferred = Deferred()
@@ -118,7 +117,7 @@ class Links:
         """Run a step after the current one: in ``run_pending``, or by ``run`` in the loop's next turn."""
         self.run_pending = self._deferred.run_pending
         """For the end of a pump's dispatch: run the collected steps at once, which saves a turn of the loop."""
-        self._sent = self._refused = self._lost_pushes = self._broken = 0
+        self._sent = self._refused = self._broken = self._handshakes = 0
 
     # ---------------------------------------------------------------------------------------- setting up
 
@@ -132,20 +131,24 @@ class Links:
         """Called as ``on_lost`` is, before it: for the cluster's own parts."""
         self._lost_listeners.append(listener)
 
+    @property
+    def address(self) -> str:
+        """Path of our Unix socket, for the processes of this node."""
+        return self._reception.address
+
+    @property
+    def host_address(self) -> str:
+        """``host:port`` of our TCP listener, for other nodes."""
+        return self._reception.host_address
+
     def listen(self, path: str) -> None:
         """Listen on a Unix socket, replacing a stale file. Only this user may connect: whoever can is trusted."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            if os.path.exists(path):
-                os.unlink(path)
-            listener.bind(path)
-            os.chmod(path, 0o600)
-            listener.listen(BACKLOG)
-            self._kernel.listen(listener.fileno(), LINK_LISTENER)
-        except BaseException:
-            listener.close()
-            raise
-        self._listener, self.address = listener, path
+        self._reception.listen(path)
+
+    def listen_tcp(self, host: str, port: int, *, advertised: str = "") -> int:
+        """Listen for other nodes as well; the port. ``host`` and ``advertised`` (where others reach us, if elsewhere) are
+        numeric; port 0: any free one. OSError; AddressInvalid; ValueError: there is no key to know anybody by."""
+        return self._reception.listen_tcp(host, port, advertised)
 
     def set_peers(self, addresses: Mapping[WorkerId, Peer]) -> None:
         """Who lives. A peer not named is gone, one named with a later incarnation is new: what the old one owed is lost.
@@ -160,7 +163,8 @@ class Links:
                 continue
             known = self._remotes.get(worker)
             if known is not None and known.incarnation >= peer.incarnation:
-                known.is_listed = known.is_listed or known.incarnation == peer.incarnation
+                if known.incarnation == peer.incarnation:
+                    known.is_listed, known.address = True, peer.address
                 continue
             if known is not None:
                 self._forget(known)
@@ -173,17 +177,28 @@ class Links:
         for conn in list(self._conns):
             self._kernel.abort(conn)
         self._conns.clear()
-        if self._listener is not None:
-            self._kernel.unlisten(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
-            if os.path.exists(self.address):
-                os.unlink(self.address)
+        self._reception.close()
 
     def statistics(self) -> LinkStatistics:
         outstanding = len(self._mine) + sum(len(remote.pending) for remote in self._remotes.values())
-        counts = self._sent, self._refused, self._lost_pushes, self._broken
-        return LinkStatistics(len(self._remotes), len(self._conns), outstanding, *counts)
+        counts = self._sent, self._refused, self._pushes.lost, self._broken, self._handshakes
+        failures = dict(self._refusals.counts)
+        return LinkStatistics(len(self._remotes), len(self._conns), outstanding, *counts, failures)
+
+    def version_of(self, worker: WorkerId) -> int:
+        """The version that is spoken with it; 0: not known yet."""
+        remote = self._remotes.get(worker)
+        return remote.version if remote is not None else 0
+
+    def is_refused(self, worker: WorkerId) -> bool:
+        """Is there evidence that its process is gone? See ``reachability.py``. Asking makes us look: ask again soon."""
+        remote = self._remotes.get(worker)
+        if remote is None or worker == self.me:
+            return False
+        remote.asked_s = self._now_s()
+        if not remote.outgoing:
+            self._connect(remote)
+        return remote.reachability.is_gone and not remote.incoming
 
     # ------------------------------------------------------------------------------------------- sending
 
@@ -234,18 +249,7 @@ class Links:
         remote = self._remotes.get(worker)
         if remote is None:
             return  # the peer is gone, and its sessions with it
-        if is_droppable:
-            self._transmit(remote, push_frame(0, recipients, frame))
-            return
-        if remote.outgoing or self._connect(remote):
-            numbered = remote.sender.push(recipients, frame)
-            if self._transmit(remote, numbered):
-                remote.sender.sent(numbered)
-                return
-        self._lost_pushes += 1
-        remote.sender.lose(recipients)
-        if remote.outgoing:
-            self._kernel.notify_drained(remote.outgoing)
+        self._pushes.push(remote, frame, recipients, is_droppable=is_droppable)
 
     # ------------------------------------------------------------------------------------------- running
 
@@ -259,18 +263,20 @@ class Links:
                 self.tick()
 
     def tick(self) -> None:
-        """End late requests and greetings, acknowledge pushes, reconnect where something is owed. ``run`` calls it."""
+        """End late requests and handshakes, acknowledge pushes, connect where something is owed. ``run`` calls it."""
         now_s = self._now_s()
         self._end_lost(self.me, self._mine.overdue(now_s))
+        for conn in self._reception.overdue(now_s):
+            self._cut(conn)
         for remote in list(self._remotes.values()):
             self._end_lost(remote.worker, remote.pending.overdue(now_s))
-            if remote.outgoing and not remote.is_greeted and now_s - remote.opened_s > GREETING_TIMEOUT_S:
-                self._break(remote, remote.outgoing)
+            if remote.is_opening and now_s - remote.opened_s > self._timeout_s:
+                self._fail(remote.outgoing, HandshakeFailed(Reason.TIMEOUT, f"no answer within {self._timeout_s} s"))
             if remote.receiver.owes_ack:
-                self._acknowledge(remote)
-            if remote.sender.owes_something and not remote.outgoing:
+                self._pushes.acknowledge(remote)
+            if not remote.outgoing and (remote.sender.owes_something or now_s - remote.asked_s < ASKED_S):
                 self._connect(remote)
-            self._tell_losses(remote)
+            self._pushes.tell_losses(remote)
 
     def owns(self, conn: int) -> bool:
         """Is it a connection of a link?"""
@@ -283,28 +289,34 @@ class Links:
     # -------------------------------------------------------------------------------------------- events
 
     def on_event(self, conn: int, op: int, tag: int, body: bytes) -> None:
-        """An event of the kernel: of a connection that we own, or ACCEPTED with LINK_LISTENER's tag."""
+        """An event of the kernel: of a connection that we own, or ACCEPTED with one of LINK_LISTENERS' tags."""
         if op == ACCEPTED:
             self._conns[conn] = None
+            crowded_out = self._reception.accepted(conn, tag, body, self._now_s())
+            if crowded_out:
+                self._cut(crowded_out)
             return
         if conn not in self._conns:
             return
         remote = self._conns[conn]
         try:
             if op == CLOSED:
-                self._forget_conn(conn)
+                self._forget_conn(conn, tag)
             elif op == DRAINED:
-                self._tell_losses(remote)
+                self._pushes.tell_losses(remote)
             elif op > 0xFF:
                 raise LinkProtocolError(f"a frame of {tag} bytes")
             elif remote is None:
-                self._welcome(conn, op, body)
+                self._on_stranger(conn, op, split_body(body)[1])
             elif conn == remote.outgoing:
-                self._check_answer(remote, op, body)
+                if self._dialer.receive(remote, op, split_body(body)[1]):
+                    self._opened(remote)
             else:
                 self._on_frame(remote, op, *split_body(body))
-        except LinkProtocolError:
-            self._cut(conn)
+        except HandshakeFailed as failed:
+            self._fail(conn, failed)
+        except LinkProtocolError as error:
+            self._fail(conn, HandshakeFailed(Reason.PROTOCOL, str(error)))
 
     def _on_frame(self, remote: Remote, op: int, request_id: int, payload: bytes) -> None:
         if op == LinkOp.REPLY:
@@ -332,82 +344,72 @@ class Links:
         elif is_new:
             self.on_push(remote.worker, recipients or (), frame)
         if remote.receiver.is_ack_due:
-            self._acknowledge(remote)
+            self._pushes.acknowledge(remote)
 
-    def _welcome(self, conn: int, op: int, body: bytes) -> None:
-        """The first frame of an accepted connection."""
-        if op != LinkOp.HELLO:
-            raise LinkProtocolError(f"op {op:#x} before HELLO")
-        hello = decode(LinkHello, split_body(body)[1])
-        meant = hello.version, hello.to_worker_id, hello.to_incarnation
-        if meant != (LINK_VERSION, self.me, self.incarnation):
-            raise LinkProtocolError(f"HELLO to {meant}")
+    def _on_stranger(self, conn: int, op: int, payload: bytes) -> None:
+        """A frame of an accepted connection whose end is not known yet."""
+        known = self._reception.receive(conn, op, payload)
+        if known is None or known.hello is None:
+            return
+        remote = self._introduced(known.hello)
+        self._reception.forget(conn)
+        if remote.incoming:
+            self._break(remote, remote.incoming)
+        remote.incoming, self._conns[conn], remote.version = conn, remote, known.version
+        if remote.receiver.start(known.hello.stream):
+            self.on_lost_pushes(None)
+        self._admit(conn)
+
+    def _introduced(self, hello: LinkHello) -> Remote:
         worker = WorkerId(hello.worker_id)
         remote = self._remotes.get(worker)
         if remote is not None and hello.incarnation < remote.incarnation:
-            raise LinkProtocolError(f"worker {worker} was replaced by a later incarnation")
+            raise HandshakeFailed(Reason.IDENTITY, f"worker {worker} was replaced by a later incarnation")
         if remote is None or hello.incarnation > remote.incarnation:
             if remote is not None:
                 self._forget(remote)
             remote = self._remotes[worker] = Remote(worker, Peer(hello.incarnation, hello.address), is_listed=False)
-        if remote.incoming:
-            self._break(remote, remote.incoming)
-        remote.incoming, self._conns[conn] = conn, remote
-        if remote.receiver.start(hello.stream):
-            self.on_lost_pushes(None)
-        self._greet(remote, conn)
-
-    def _check_answer(self, remote: Remote, op: int, body: bytes) -> None:
-        """Nothing but the peer's HELLO comes on a connection that we opened."""
-        hello = decode(LinkHello, split_body(body)[1]) if op == LinkOp.HELLO else None
-        if hello is None or (hello.worker_id, hello.incarnation) != (remote.worker, remote.incarnation):
-            raise LinkProtocolError("another answer than the peer's HELLO")
-        remote.is_greeted = True
+        return remote
 
     # --------------------------------------------------------------------------------------- connections
 
     def _connect(self, remote: Remote) -> bool:
-        """Open our connection. A Unix socket accepts at once, so frames may follow HELLO without waiting for its answer:
-        HELLO names the incarnation that it means, and another one cuts the connection before it reads on."""
-        now_s = self._now_s()
-        if now_s < remote.retry_s:
+        """Begin to open our connection. What is sent from now on waits for it, behind the pushes that are owed."""
+        own_address = self.address if is_path(remote.address) else self.host_address
+        if not self._dialer.dial(remote, own_address, self._now_s()):
             return False
-        remote.retry_s = now_s + RECONNECT_S
-        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            opened.connect(remote.address)
-            conn = self._kernel.adopt(opened.fileno())
-        except (OSError, KernelFull):
-            opened.close()
-            return False
-        opened.detach()
-        remote.outgoing, remote.is_greeted, remote.opened_s = conn, False, now_s
-        self._conns[conn] = remote
-        self._greet(remote, conn)
+        self._conns[remote.outgoing] = remote
         for frame in remote.sender.unacknowledged:
-            self._transmit(remote, frame)
-        self._tell_losses(remote)
+            remote.waiting.add(frame)
+        self._flush_soon()
+        self._pushes.tell_losses(remote)
         return True
 
-    def _greet(self, remote: Remote, conn: int) -> None:
-        hello = LinkHello(
-            *(LINK_VERSION, self.me, self.incarnation, remote.worker, remote.incarnation),
-            *(remote.sender.stream, self.address),
-        )
-        self._kernel.send(conn, link_frame(LinkOp.HELLO, 0, encode(hello)))
+    def _opened(self, remote: Remote) -> None:
+        """The peer is who we meant: what waited goes."""
+        self._admit(remote.outgoing)
+        if not all(self._kernel.send(remote.outgoing, frame) for frame in remote.waiting.take()):
+            self._cut(remote.outgoing)  # at the process's bound: end what was lost now, not by its time-out
+        self._pushes.tell_losses(remote)
+
+    def _admit(self, conn: int) -> None:
+        self._handshakes += 1
         self._kernel.admit(conn, max_frame=MAX_LINK_FRAME, window=0, timeout_s=0, max_outbox_bytes=OUTBOX_BYTES)
         self._flush_soon()
 
     def _transmit(self, remote: Remote, frame: bytes) -> bool:
-        if (remote.outgoing or self._connect(remote)) and self._kernel.send(remote.outgoing, frame):
-            self._sent += 1
-            self._flush_soon()
-            return True
+        if remote.outgoing or self._connect(remote):
+            is_taken = remote.waiting.add(frame) if remote.is_opening else self._kernel.send(remote.outgoing, frame)
+            if is_taken:
+                self._sent += 1
+                self._flush_soon()
+                return True
         self._refused += 1
         return False
 
     def _refusal(self, remote: Remote) -> LinkLost | LinkRefused:
-        if remote.outgoing and self._kernel.outbox_bytes(remote.outgoing):  # nothing waits on one that has just failed
+        # Nothing waits on a connection that has just failed.
+        if remote.waiting or (remote.outgoing and self._kernel.outbox_bytes(remote.outgoing)):
             return LinkRefused(Code.OVERLOADED, f"the link to worker {remote.worker} is at its bound")
         return LinkLost(remote.worker, is_unknown=False)
 
@@ -421,28 +423,46 @@ class Links:
             refusal = encode(LinkRefusal(answer.code, answer.message))
             self._transmit(remote, link_frame(LinkOp.REFUSAL, request_id, refusal))
 
-    def _acknowledge(self, remote: Remote) -> None:
-        if self._transmit(remote, acked_frame(remote.receiver.stream, remote.receiver.last)):
-            remote.receiver.ack_sent()
-
-    def _tell_losses(self, remote: Remote | None) -> None:
-        if remote is None or not remote.outgoing or not remote.sender.has_lost:
-            return
-        notice = remote.sender.loss_notice()
-        if self._transmit(remote, notice):
-            remote.sender.sent(notice)
-            remote.sender.loss_told()
-
     # -------------------------------------------------------------------------------------------- endings
+
+    def _fail(self, conn: int, failed: HandshakeFailed) -> None:
+        """What came on a connection, or did not come, ends it."""
+        remote = self._conns[conn]
+        if remote is None:
+            self._reception.refuse(conn, failed)
+            del self._conns[conn]
+            self._flush_soon()
+        elif conn == remote.outgoing and remote.is_opening:
+            self._dialer.failed(remote, failed, self._now_s())
+            self._not_opened(remote)
+        else:
+            self._refusals.note(failed.reason, str(remote), str(failed))
+            self._break(remote, conn)
 
     def _cut(self, conn: int) -> None:
         self._kernel.abort(conn)
-        self._forget_conn(conn)
+        self._forget_conn(conn, 0)
 
-    def _forget_conn(self, conn: int) -> None:
+    def _forget_conn(self, conn: int, number: int) -> None:
+        """It is no more; ``number``: the errno, or 0."""
         remote = self._conns.pop(conn, None)
-        if remote is not None:
+        if remote is None:
+            self._reception.forget(conn)
+        elif conn == remote.outgoing and remote.is_opening:
+            self._dialer.ended(remote, number, os.strerror(number) if number else "it hung up", self._now_s())
+            self._not_opened(remote)
+        else:
             self._break(remote, conn)
+
+    def _not_opened(self, remote: Remote) -> None:
+        """Nothing of what waited has left. Requests hear so; whoever sent anything else hears that the link is lost."""
+        conn = remote.outgoing
+        self._kernel.abort(conn)
+        self._conns.pop(conn, None)
+        remote.drop_conn(conn)
+        self._end_lost(remote.worker, remote.pending.take_all(), is_unknown=False)
+        if remote.waiting.take():
+            self._announce_lost(remote.worker)
 
     def _break(self, remote: Remote, conn: int) -> None:
         """One of the link's connections is no more: what was on it is unknown."""
@@ -450,20 +470,22 @@ class Links:
         self._kernel.abort(conn)
         self._conns.pop(conn, None)
         remote.drop_conn(conn)
-        self._end_lost(remote.worker, remote.pending.take_all())
+        if not remote.is_opening:  # else requests have not left yet, and wait on
+            self._end_lost(remote.worker, remote.pending.take_all())
         self._announce_lost(remote.worker)
 
     def _forget(self, remote: Remote) -> None:
         del self._remotes[remote.worker]
+        is_unknown = not remote.is_opening
         for conn in remote.take_conns():
             self._kernel.abort(conn)
             self._conns.pop(conn, None)
-        self._end_lost(remote.worker, remote.pending.take_all())
+        self._end_lost(remote.worker, remote.pending.take_all(), is_unknown=is_unknown)
         self._announce_lost(remote.worker)
 
-    def _end_lost(self, worker: WorkerId, dones: Sequence[Done]) -> None:
+    def _end_lost(self, worker: WorkerId, dones: Sequence[Done], *, is_unknown: bool = True) -> None:
         for done in dones:
-            self.call_soon(partial(done, LinkLost(worker, is_unknown=True)))
+            self.call_soon(partial(done, LinkLost(worker, is_unknown=is_unknown)))
 
     def _announce_lost(self, worker: WorkerId) -> None:
         for listener in (*self._lost_listeners, self.on_lost):

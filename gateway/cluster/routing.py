@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -21,10 +22,12 @@ import msgspec
 import trio
 
 from gateway.chat.actors import Actors
-from gateway.chat.request import Found, InternalOp, Mark, Request, View
+from gateway.chat.request import Found, InternalOp, Mark, Request, View, Wake, wake_request
 from gateway.cluster.links import LinkLost, LinkRefused, Links, Reply
-from gateway.cluster.slots import NotOwner, Slots, Tenure
-from gateway.protocol.errors import Code
+from gateway.cluster.slots import NotOwner, Slots
+from gateway.cluster.tenure import Tenure
+from gateway.cluster.wire import LinkProtocolError
+from gateway.protocol.errors import Code, ProtocolError
 from gateway.protocol.frames import decode, encode_body
 from gateway.protocol.identifiers import ChatId, WorkerId
 from gateway.protocol.messages import CLIENT_OPS, Error, Op, Send
@@ -35,9 +38,14 @@ PATIENCE_S = 5.0
 RETURN_S = 10.0
 AGAIN_S = 0.05
 MAX_WAITING = 65_536
+NAMED_S = 10.0
+"""A chat is named to its next owner if something was sent to it so recently: older news have been told, or asked for."""
+MAX_NAMED = 8_192
 
 _HEAD = struct.Struct(">HQQd")
-"""op, user, device, received (CLOCK_MONOTONIC, s). The message's body follows."""
+"""op, user, device, how long ago it was received (s): clocks of two hosts have nothing in common. The body follows."""
+MAX_AGE_S = 60.0
+"""A request is answered long before. Version 1 of links sent a clock, and what a peer says is not believed without end."""
 _ANSWER = struct.Struct(">B")
 
 _REQUEST_TYPES: dict[int, type[msgspec.Struct]] = {
@@ -45,6 +53,7 @@ _REQUEST_TYPES: dict[int, type[msgspec.Struct]] = {
     InternalOp.VIEW: View,
     InternalOp.FOUND: Found,
     InternalOp.MARK: Mark,
+    InternalOp.WAKE: Wake,
 }
 
 
@@ -62,7 +71,10 @@ class Router:
         self._last_number = 0
         self._nursery: trio.Nursery | None = None
         self.forwarded = 0
+        self._sent_to: OrderedDict[ChatId, tuple[WorkerId, float]] = OrderedDict()
+        """Chats that SENDs were forwarded to, the latest last: to whom, and when (CLOCK_MONOTONIC)."""
         links.register(REQUEST_OP, self._on_request)
+        links.add_lost_listener(self._name_chats_of)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
@@ -88,15 +100,37 @@ class Router:
     # ---------------------------------------------------------------------------------------------- elsewhere
 
     def _forward(self, owner: WorkerId, chat_id: ChatId, request: Request) -> None:
+        if isinstance(request.origin, _LinkOrigin):
+            # It waited for a tenure of ours that did not come. Sent on from here, its SENT would go round by us, behind
+            # the MSGs that the owner pushes straight to the session's worker.
+            self.take_back(chat_id, request)
+            return
         self.forwarded += 1
         payload = _pack(request)
         if request.op == InternalOp.MARK:
             self._links.send(owner, REQUEST_OP, payload)
             return
         self._number(request)
+        if request.op == Op.SEND:
+            self._note_sent(owner, chat_id)
         slot = slot_of(chat_id)
         self._under_way[slot] = (owner, self._under_way.get(slot, (owner, 0))[1] + 1)
         self._links.request(owner, REQUEST_OP, payload, partial(self._forwarded, chat_id, request))
+
+    def _note_sent(self, owner: WorkerId, chat_id: ChatId) -> None:
+        self._sent_to[chat_id] = (owner, time.monotonic())
+        self._sent_to.move_to_end(chat_id)
+        if len(self._sent_to) > MAX_NAMED:
+            self._sent_to.popitem(last=False)
+
+    def _name_chats_of(self, worker: WorkerId) -> None:
+        """A link has ended. Its worker may have committed messages and died before anybody heard of them: the chats are
+        named to their next owner, who loads them and tells. If the worker lives, it only answers that it serves them."""
+        since_s = time.monotonic() - NAMED_S
+        named = [chat_id for chat_id, (owner, at_s) in self._sent_to.items() if owner == worker and at_s > since_s]
+        for chat_id in named:
+            del self._sent_to[chat_id]
+            self._wait(slot_of(chat_id), chat_id, wake_request(chat_id))
 
     def _forwarded(self, chat_id: ChatId, request: Request, answer: bytes | LinkLost | LinkRefused) -> None:
         self._came_back(slot_of(chat_id))
@@ -129,8 +163,12 @@ class Router:
 
     def _on_request(self, worker: WorkerId, payload: bytes, reply: Reply | None) -> None:
         """Another worker's request. It is served under a tenure or a claim of ours, never sent on: views settle by themselves."""
-        op, user_id, device_id, received_s = _HEAD.unpack_from(payload)
-        message = decode(_REQUEST_TYPES[op], payload[_HEAD.size :])
+        op, user_id, device_id, age_s, message = _unpack(payload)
+        if message is None:
+            if reply is not None:
+                reply.refuse(Code.UNKNOWN_OP, f"request {op:#x}")
+            return
+        received_s = time.monotonic() - max(0.0, min(age_s, MAX_AGE_S))
         origin = _LinkOrigin(reply)
         request = Request(op, message, (user_id, device_id), origin, 1 if reply else 0, received_s)
         chat_id = ChatId(message.chat_id)  # type: ignore[attr-defined]
@@ -141,6 +179,9 @@ class Router:
         elif self._slots.owner_of(slot) == self._links.me:
             self._wait(slot, chat_id, request)
         elif reply is not None:
+            owner = self._slots.owner_of(slot)
+            if owner is not None and owner != worker:
+                self._slots.suspect(owner)  # to whom it came first, perhaps in vain
             reply.refuse(Code.MOVED, "not the owner")
 
     # ---------------------------------------------------------------------------------------------- waiting
@@ -256,5 +297,18 @@ class _LinkOrigin:
 
 
 def _pack(request: Request) -> bytes:
-    head = _HEAD.pack(request.op, request.user_id, request.device_id, request.received_s)
+    head = _HEAD.pack(request.op, request.user_id, request.device_id, time.monotonic() - request.received_s)
     return head + encode_body(request.message)
+
+
+def _unpack(payload: bytes) -> tuple[int, int, int, float, msgspec.Struct | None]:
+    """What ``_pack`` packed; no message: of an op that a later release has added."""
+    if len(payload) < _HEAD.size:
+        raise LinkProtocolError("a request without its head")
+    op, user_id, device_id, age_s = _HEAD.unpack_from(payload)
+    message_type = _REQUEST_TYPES.get(op)
+    try:
+        message = decode(message_type, payload[_HEAD.size :]) if message_type is not None else None
+    except ProtocolError as error:
+        raise LinkProtocolError(f"request {op:#x}: {error}") from error
+    return op, user_id, device_id, age_s, message

@@ -19,10 +19,10 @@ released; if it names this very worker, whatever the incarnation (an earlier lif
 unknown); or if it names one that is dead. The epoch is raised every time, by the same worker too: its earlier life may
 still have writes under way.
 
-Who is dead. A worker that the directory does not name, or names under another incarnation. The directory here is told by
-the supervisor, who saw the process end. It can be behind for a moment: an incarnation that is greater than ours and that
-we have never heard of may have joined after we were told last, so that one is given ``UNKNOWN_GRACE_S`` first. (Over-
-taking it would be safe, as above, and rude.)
+Who is dead. A worker that the directory does not name, or names under another incarnation. A directory is told by the
+supervisor, who saw the process end, or misses its signs of life. It can be behind for a moment: an incarnation that is
+greater than ours and that we have never heard of may have joined after we were told last, so that one is given
+``UNKNOWN_GRACE_S`` first. (Overtaking it would be safe, as above, and rude.)
 
 A living holder is never overtaken, only asked: RELEASE over its link. It answers when it has let go of what the asker
 should own in its own eyes too; if it disagrees or is not ready, the asker asks again. This repeats until the slot is won,
@@ -38,11 +38,22 @@ slots that belong elsewhere go through the same four steps unasked, so that the 
 Losing. An append that ends in SlotLost means that somebody else holds a later epoch. The chat layer says ``lost``; the
 tenure ends there and then, without a word to the store.
 
-What a replicated store adds. With a linearizable store the check inside the append is all that is needed. A store whose
-acquisition and append are separate rounds needs two waits and a belief: the new owner waits before it loads a chat unless
-the row says ``released`` (between ``_take`` and ``_hold`` here), and a holder re-reads its epochs and answers nothing
-past the time that its last reading covers (``Tenure.is_lost`` becomes a comparison with a clock). Neither changes what
-callers see, which is why ``is_lost`` is asked after every reply of the store.
+What a replicated store adds. There the acquisition and an append are separate rounds on separate replicas, and an append
+does not check the epoch: whatever a former owner still writes is fenced by the next one when it loads a chat (see
+``storage/scylla/adoption.py``). What remains is that the former owner must not *say* anything that the next one may
+contradict. The store's ``SlotTerms`` see to that, by two times and no message between the two:
+  the wait     Unless the row says ``released``, a new owner serves nothing until ``wait_s`` after its acquisition returned.
+  the belief   A holder confirms its epochs twice a second (``belief.py``) and says nothing later than ``belief_s`` after
+               it sent the question that was answered last. Past that it is silent: no SENT, MSG, page, head or duplicate
+               leaves, and an acknowledgement of the store counts only after a later confirmation. Then it goes on.
+A question that was sent after the acquisition returned sees it; the last one before it covers less time than the wait. So
+the former owner is silent before the new one speaks, whatever was paused, suspended, cut off or late meanwhile; clocks
+are only asked how much time has passed, never what time it is. An acquisition whose outcome is unknown is simply made
+again, under one epoch more, and the wait is due in full from the one that returned.
+An end to which nobody can object is refusal: a process whose socket refuses connections has ended (``Links.is_refused``),
+and need not be waited for as long as a directory that is told by time-outs would take (``suspects.py``).
+Whoever has taken a slot and has not waited for its former owner yet must not write ``released``: the next one would not wait
+at all, and might speak beside that former owner. It lets go when its own wait is over.
 """
 
 from __future__ import annotations
@@ -52,11 +63,14 @@ from functools import partial
 
 import trio
 
+from gateway.cluster.belief import Beliefs
 from gateway.cluster.directory import Directory
 from gateway.cluster.link_requests import LinkLost, LinkRefused
 from gateway.cluster.links import Links, Reply
 from gateway.cluster.placement import Placement
 from gateway.cluster.promise import Promise
+from gateway.cluster.suspects import Suspects
+from gateway.cluster.tenure import FOREVER_S, Tenure, boottime_s
 from gateway.cluster.wire import LinkOp, SlotList, decode, encode
 from gateway.protocol.errors import Code
 from gateway.protocol.identifiers import Epoch, WorkerId
@@ -84,16 +98,8 @@ class HandOverTimedOut(StoreUnavailable):
     """The slot's holder lives and has not let go in time, or the store could not say. Nothing was written; try later."""
 
 
-class Tenure:
-    """This worker's hold of a slot under one epoch."""
-
-    __slots__ = ("epoch", "is_lost", "slot")
-
-    def __init__(self, slot: int, epoch: Epoch) -> None:
-        self.slot = slot
-        self.epoch = epoch
-        self.is_lost = False
-        """Nothing may be answered under it any more. Never goes back to False."""
+def _ignore_loss(slot: int, epoch: Epoch) -> None:
+    """Nobody listens yet."""
 
 
 async def _stop_nothing(slots: Sequence[int]) -> None:
@@ -103,16 +109,36 @@ async def _stop_nothing(slots: Sequence[int]) -> None:
 class Slots:
     """See the module. ``on_workers`` must be called when the directory tells of a change; ``run`` must be running."""
 
-    def __init__(self, store: SlotStore, me: WorkerId, incarnation: int, directory: Directory, links: Links) -> None:
+    def __init__(
+        self,
+        store: SlotStore,
+        owner: tuple[WorkerId, int],
+        directory: Directory,
+        links: Links,
+        *,
+        clock: Callable[[], float] = boottime_s,
+    ) -> None:
+        """``owner``: this worker and its incarnation. ``clock``: what belief is measured on; it must not stand still while the
+        process does."""
         self.on_stop: Callable[[Sequence[int]], Awaitable[None]] = _stop_nothing
         """Stop serving these slots for good; return when no batch of theirs is in flight. Must end within seconds."""
+        self.on_lost: Callable[[int, Epoch], None] = _ignore_loss
+        """The store does not confirm this slot under this epoch: its tenure is over."""
         self._store = store
-        self._me = me
-        self._incarnation = incarnation
+        self._me, self._incarnation = owner
+        self._clock = clock
+        self._terms = store.terms
+        self._beliefs = (
+            Beliefs(store, owner, self._terms, clock, self._all_tenures, self._dispossess) if self._terms else None
+        )
         self._directory = directory
         self._links = links
-        self._placement = Placement(())
+        self._placement = Placement()
+        self._suspects = Suspects(links.is_refused, self._place)
         self._tenures: dict[int, Tenure] = {}
+        self._settling: dict[int, Tenure] = {}
+        """Won, and not served yet: a former owner may still speak."""
+        self._settling_ended = trio.Event()
         self._wanted: dict[int, list[Promise[Tenure]]] = {}
         self._acquiring: dict[int, list[Promise[Tenure]]] = {}
         self._taking: set[int] = set()
@@ -123,7 +149,9 @@ class Slots:
         self._has_releases = trio.Event()
         self._groups = trio.Semaphore(MAX_GROUPS)
         self._is_closed = False
+        self._nursery: trio.Nursery | None = None
         links.register(LinkOp.RELEASE, self._on_release)
+        links.add_lost_listener(self.suspect)
 
     # ---------------------------------------------------------------------------------------------- asking
 
@@ -138,6 +166,11 @@ class Slots:
     @property
     def held(self) -> Sequence[int]:
         return tuple(self._tenures)
+
+    @property
+    def lapses(self) -> int:
+        """How often a slot had to be silent because the store did not confirm it in time."""
+        return self._beliefs.lapses if self._beliefs else 0
 
     async def acquire(self, slot: int) -> Tenure:
         """The slot's tenure, taken if need be. Concurrent calls share it, and share the store's calls.
@@ -166,23 +199,44 @@ class Slots:
     # ---------------------------------------------------------------------------------------------- telling
 
     def on_workers(self) -> None:
-        """The set of live workers has changed: let go of what belongs elsewhere."""
-        self._placement = Placement(self._directory.workers.values())
+        """The directory's set of live workers has changed: let go of what belongs elsewhere."""
+        self._suspects.look()
+        self._place()
+
+    def suspect(self, worker: WorkerId) -> None:
+        """There is cause to look whether this worker's process has ended, though the directory lists it."""
+        if worker in self._directory.workers:
+            self._suspects.suspect(worker)
+
+    def _place(self) -> None:
+        workers = self._directory.workers.values()
+        self._placement.update(record for record in workers if record.worker_id not in self._suspects.gone)
         misplaced = [slot for slot in self._tenures if self.owner_of(slot) != self._me]
         if misplaced:
             self._release_soon(misplaced, None)
 
     def lost(self, slot: int, epoch: Epoch | None = None) -> None:
         """An append or a load under this epoch ended in SlotLost. Of another epoch than the one held: late news, ignored."""
-        tenure = self._tenures.get(slot)
-        if tenure is not None and epoch in (None, tenure.epoch):
-            tenure.is_lost = True
-            del self._tenures[slot]
+        for tenures in (self._tenures, self._settling):
+            tenure = tenures.get(slot)
+            if tenure is not None and epoch in (None, tenure.epoch):
+                tenure.is_lost = True
+                del tenures[slot]
+        self._announce_settled()
+
+    def _dispossess(self, tenure: Tenure) -> None:
+        """The store does not confirm it. Of one that we are letting go ourselves that says nothing."""
+        if tenure in (self._tenures.get(tenure.slot), self._settling.get(tenure.slot)):
+            self.lost(tenure.slot, tenure.epoch)
+            self.on_lost(tenure.slot, tenure.epoch)
+
+    def _all_tenures(self) -> list[Tenure]:
+        return [*self._tenures.values(), *self._settling.values()]
 
     async def release_all(self) -> None:
         """Let go of everything, for good: from now on ``acquire`` raises NotOwner. Raises StoreError."""
         self._is_closed = True
-        await self._release(list(self._tenures))
+        await self._release([*self._tenures, *self._settling])
         for stopped in list(self._stopping.values()):
             await stopped.wait()
 
@@ -192,6 +246,10 @@ class Slots:
         """Acquire and release what is asked for, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_releases, nursery)
+            nursery.start_soon(self._suspects.run)
+            if self._beliefs:
+                nursery.start_soon(self._beliefs.run)
+            self._nursery = nursery
             task_status.started()
             while True:
                 await self._has_wanted.wait()
@@ -235,6 +293,9 @@ class Slots:
 
     async def _try_acquire(self, slots: list[int], waited_s: float) -> None:
         """One round: take what may be taken, and ask the living holders of the rest."""
+        slots = [slot for slot in slots if slot not in self._settling]
+        if not slots:
+            return
         try:
             seen = await self._store.read_slots(slots)
             held = {slot: row for slot, row in seen.items() if not self._may_take(row, waited_s)}
@@ -252,23 +313,54 @@ class Slots:
             return True
         holder = self._directory.workers.get(row.worker)
         if holder is not None and holder.incarnation == row.incarnation:
-            return False
+            return self._links.is_refused(row.worker)
         is_unheard_of = row.incarnation > max(self._incarnation, holder.incarnation if holder is not None else 0)
         return not is_unheard_of or waited_s >= UNKNOWN_GRACE_S
 
     async def _take(self, slots: list[int], seen: dict[int, SlotRow]) -> None:
-        slots = [slot for slot in slots if slot not in self._stopping and slot not in self._taking]
+        slots = [slot for slot in slots if not self._is_taken(slot)]
         if not slots:
             return
         known = {slot: seen[slot] for slot in slots if slot in seen}
         self._taking.update(slots)
+        asked_at_s = self._clock()
         try:
             won = await self._store.acquire_slots(slots, self._me, self._incarnation, known)
         finally:
             self._taking.difference_update(slots)
-        for slot, epoch in won.items():
-            self._hold(Tenure(slot, epoch))
-        misplaced = [slot for slot in won if self._is_closed or self.owner_of(slot) != self._me]
+        until_s = asked_at_s + self._terms.belief_s if self._terms else FOREVER_S
+        tenures = [Tenure(slot, epoch, believed_until_s=until_s, clock=self._clock) for slot, epoch in won.items()]
+        for tenure in tenures:
+            row = known.get(tenure.slot)
+            tenure.is_inherited = row is not None and not row.is_released
+        inherited = [tenure for tenure in tenures if tenure.is_inherited]
+        if self._terms and inherited:
+            self._settling.update((tenure.slot, tenure) for tenure in inherited)
+            assert self._nursery is not None
+            self._nursery.start_soon(self._hold_after, self._terms.wait_s, inherited)
+            tenures = [tenure for tenure in tenures if not tenure.is_inherited]
+        self._hold_all(tenures)
+
+    def _is_taken(self, slot: int) -> bool:
+        """Ours, in one of the ways in which it is not acquired anew."""
+        return slot in self._stopping or slot in self._taking or slot in self._settling or slot in self._tenures
+
+    async def _hold_after(self, wait_s: float, tenures: list[Tenure]) -> None:
+        await trio.sleep(wait_s)
+        settled = [tenure for tenure in tenures if self._settling.get(tenure.slot) is tenure]  # not lost, nor won again
+        for tenure in settled:
+            del self._settling[tenure.slot]
+        self._hold_all(settled)
+        self._announce_settled()
+
+    def _announce_settled(self) -> None:
+        self._settling_ended.set()
+        self._settling_ended = trio.Event()
+
+    def _hold_all(self, tenures: list[Tenure]) -> None:
+        for tenure in tenures:
+            self._hold(tenure)
+        misplaced = [t.slot for t in tenures if self._is_closed or self.owner_of(t.slot) != self._me]
         if misplaced:
             self._release_soon(misplaced, None)
 
@@ -319,7 +411,13 @@ class Slots:
             reply.reply(b"")
 
     async def _release(self, slots: list[int]) -> None:
-        """Let go of those that are held, or that the store believes are; wait for those that are being let go already."""
+        """Let go of those that are held, or that the store believes are; wait for those that are being let go already.
+
+        One that still settles is let go when its wait is over: ``released`` tells the next owner that nobody before it may
+        speak any more, and of a former owner's belief that is not true earlier.
+        """
+        while any(slot in self._settling for slot in slots):
+            await self._settling_ended.wait()
         stopping = [self._stopping[slot] for slot in slots if slot in self._stopping]
         idle = [slot for slot in slots if not self._is_under_way(slot)]
         held = [self._tenures.pop(slot) for slot in slots if slot in self._tenures]
@@ -339,8 +437,7 @@ class Slots:
             await event.wait()
 
     def _is_under_way(self, slot: int) -> bool:
-        is_wanted = slot in self._wanted or slot in self._acquiring
-        return is_wanted or slot in self._taking or slot in self._stopping or slot in self._tenures
+        return slot in self._wanted or slot in self._acquiring or self._is_taken(slot)
 
     async def _forgotten(self, slots: list[int]) -> dict[int, Epoch]:
         """Those that the store gave this worker without its knowing: an acquisition that timed out, a release that failed."""

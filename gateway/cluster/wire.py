@@ -5,6 +5,16 @@ may have outstanding), and a body of ``request id u32 | payload``. Request id 0 
 
 Owns bytes and shapes; no state, no rule about who says what when. Invariant: what ``decode`` and the unpack functions
 accept is whole and typed; anything else is ``LinkProtocolError``, the peer's fault.
+
+Versions. Nodes are upgraded one by one, so a release speaks its own version and the one before it; two ends speak the lower
+of their newest. Within a version a body may get more fields at its end, with defaults: a decoder skips what it does not
+know, and fills in what did not come. A new op is fine where a refusal (UNKNOWN_OP) or silence is an answer that its
+sender can live with. Everything else (an op that must be understood, a field with another meaning, another order) needs
+a new version, whose sender asks ``Links.version_of`` and says it in the old words to an old peer.
+
+1  The processes of one node: HELLO up to ``address``, no proof.
+2  Nodes: HELLO names a range of versions, a key and a nonce, and PROOF follows it on TCP. The head of a routed request holds
+   an age, not a clock: version 1 read it as CLOCK_MONOTONIC, and of either taken for the other only a histogram is wrong.
 """
 
 from __future__ import annotations
@@ -17,8 +27,9 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-LINK_VERSION = 1
-"""Both ends must speak the same: a node's processes are one release. Raised with any change on this page."""
+LINK_VERSION = 2
+LINK_VERSION_MIN = 1
+"""The newest and the oldest version that this release speaks: see the module."""
 
 MAX_LINK_FRAME = 8 << 20
 """Bytes that a frame's length may count. The largest push is a glued batch of 64 messages of 64 KiB: half of it."""
@@ -36,6 +47,7 @@ class LinkOp(enum.IntEnum):
     ACKED = 0x83
     DELIVER = 0x84
     LOST = 0x85
+    PROOF = 0x86
 
     RELEASE = 0x88
 
@@ -52,6 +64,7 @@ class LinkOp(enum.IntEnum):
     METRICS = 0xA0
     DRAIN = 0xA1
     READY = 0xA2
+    HEARTBEAT = 0xA3
 
 
 class LinkProtocolError(Exception):
@@ -68,14 +81,20 @@ class _Body(msgspec.Struct, array_like=True, gc=False):
 class LinkHello(_Body):
     """First frame of a connection, both ways. The opener says where it listens, and whom it means to reach."""
 
-    version: int
+    oldest: int
+    """The oldest version that is spoken. Here version 1 has the only one that it speaks."""
     worker_id: int
     incarnation: int
     to_worker_id: int
     to_incarnation: int
     stream: int
-    """Names the numbering of this end's pushes: another stream starts at 1 again."""
+    """Names the numbering of this end's pushes: another stream starts at 1 again. The opener's alone counts."""
     address: str
+    newest: int = 0
+    """0: ``oldest`` is the newest as well."""
+    key_id: str = ""
+    """TCP: the key of both proofs, chosen by the opener. Empty on a Unix socket."""
+    nonce: bytes = b""
 
 
 class LinkRefusal(_Body):
@@ -88,6 +107,7 @@ class WorkerEntry(_Body):
     incarnation: int
     address: str
     is_draining: bool
+    host_address: str = ""
 
 
 class WorkerSet(_Body):
@@ -158,7 +178,7 @@ def encode(body: msgspec.Struct) -> bytes:
 def decode(body: type[B], payload: bytes) -> B:
     try:
         decoded: B = _DECODERS[body].decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LinkProtocolError(f"{body.__name__}: {error}") from error
     return decoded
 

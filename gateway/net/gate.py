@@ -25,7 +25,7 @@ from gateway.net.credentials import TokenVerifier
 from gateway.net.folding import Folding
 from gateway.net.greeting import Greeter, granted_keepalive_s, silence_s
 from gateway.net.limits import Buckets
-from gateway.net.ports import ChatRequests, SessionRegistry
+from gateway.net.ports import ChatRequests, RegistryUnavailable, SessionRegistry
 from gateway.net.pushes import Pushes
 from gateway.net.reading import Reading
 from gateway.net.replies import Replies
@@ -265,8 +265,22 @@ class Gate:
             if rid:
                 self._kernel.send(session.conn, _error_frame(error, rid))
             return
+        self._start(session, 0, partial(self._renew, session))
         self._parts.sessions.renew(session, identity.expires_s + self._parts.config.auth.leeway_s)
         self._ok(session, rid, ReauthOk(max(0, int(identity.expires_s - time.time()))))
+
+    async def _renew(self, session: Session) -> None:
+        """Tell the directory, which keeps what it knows of a device until its credential has ended."""
+        if self._of_conn(session.conn) is not session:
+            return
+        ids = session.user_id, session.device_id, session.session_id
+        try:
+            latest = await self._parts.registry.renew(*ids, session.expires_s)
+        except RegistryUnavailable as error:
+            log.warning("session_not_renewed", user_id=session.user_id, error=str(error))
+            return  # it is told again with the next generation
+        if latest != session.session_id and self._of_conn(session.conn) is session:
+            self.end_session(session, Code.REPLACED, "a newer session of this device", latest)
 
     def _on_close(self, session: Session, rid: int, body: bytes) -> None:
         self._checked(session, rid, Op.CLOSE, body)

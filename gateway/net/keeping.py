@@ -6,7 +6,7 @@ Owns the timers of the clients' side. Invariant: whoever is ended is told why.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -36,6 +36,8 @@ class Keeping:
         self._greeter = greeter
         self._sessions = sessions
         self._replies = replies
+        self._told: set[int] = set()
+        """Connections that heard GOAWAY."""
 
     async def run(self, metrics: WorkerMetrics, on_link: Callable[[int], bool], flush: Callable[[], None]) -> None:
         """Until cancelled. ``on_link`` takes a swept connection if it is a link's."""
@@ -61,9 +63,12 @@ class Keeping:
         else:
             self._replies.end(conn, Code.TIMED_OUT, "silent for 1.5 keep-alives")
 
-    def say_goaway(self, spread_ms: int) -> None:
-        frame = encode(Op.GOAWAY, Goaway("the node is restarting", 0, spread_ms, []))
-        self._kernel.fanout([session.conn for session in self._sessions], frame)
+    def say_goaway(self, spread_ms: int, addresses: Sequence[str] = ()) -> None:
+        """To every session that has not heard it yet. ``addresses``: where to go, in order; none: the same again."""
+        conns = [session.conn for session in self._sessions if session.conn not in self._told]
+        self._told.update(conns)
+        frame = encode(Op.GOAWAY, Goaway("the node is restarting", 0, spread_ms, [*addresses]))
+        self._kernel.fanout(conns, frame)
         self._kernel.flush()
 
     def end_all(self) -> None:

@@ -1,6 +1,7 @@
 """Token buckets: how often a device, a user or an address may do something.
 
-Owns the arithmetic and the bounded tables of buckets. It decides nothing about what a refusal looks like on the wire.
+Owns the arithmetic and the bounded tables of buckets, and the port to what all workers share. It decides nothing about
+what a refusal looks like on the wire.
 
 A bucket is two floats in one list, made at the first use: an idle phone that has sent nothing has none. Tables are
 bounded; the least recently used bucket goes first, which forgives whoever it was, never punishes.
@@ -9,7 +10,8 @@ bounded; the least recently used bucket goes first, which forgives whoever it wa
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 K = TypeVar("K")
 
@@ -17,6 +19,28 @@ K = TypeVar("K")
 class Rate(NamedTuple):
     per_s: float
     burst: float
+
+
+class Spending(NamedTuple):
+    """What one worker has let through since it last said so."""
+
+    key: bytes
+    tokens: int
+
+
+class SharedLimitsUnavailable(Exception):
+    """A dependency's fault: nobody answered. What was spent may have been counted; workers go on by themselves."""
+
+
+class SharedLimits(Protocol):
+    """The buckets of all workers together. Never asked before something is allowed, only told afterwards."""
+
+    async def settle(self, scope: str, rate: Rate, spent: Sequence[Spending]) -> list[float]:
+        """Count what was spent. For each, in order, the seconds for which the key has spent more than it had; 0: it has not.
+
+        Atomic for each key; not idempotent: what may have been counted is not said again. Raises SharedLimitsUnavailable.
+        """
+        ...
 
 
 class Buckets(Generic[K]):

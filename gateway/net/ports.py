@@ -49,6 +49,12 @@ class SessionRegistry(Protocol):
         """
         ...
 
+    async def renew(self, user_id: UserId, device_id: DeviceId, session_id: SessionId, expires_s: int) -> SessionId:
+        """The session's credential ends at another time (Unix, s): its record must outlive it. Returns the highest session id
+        known of the device: another than this one has replaced it. Raises RegistryUnavailable.
+        """
+        ...
+
     def dismiss(self, user_id: UserId, device_id: DeviceId, session_id: SessionId) -> None:
         """The session has ended."""
         ...

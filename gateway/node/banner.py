@@ -17,6 +17,7 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_PORT = 7800
 DEFAULT_DATA = "data"
+ENDING = "Ctrl-C ends the node when its clients have left; twice, at once.\n"
 
 
 class Ready(NamedTuple):
@@ -28,6 +29,8 @@ class Ready(NamedTuple):
     ops_port: int
     workers: int
     data: str
+    node: int = 0
+    """Of a cluster; 0: of none."""
 
 
 def announce(ready: Ready) -> None:
@@ -42,15 +45,21 @@ def banner(ready: Ready, program: str) -> str:
     where = "" if (host, ready.port) == ("127.0.0.1", DEFAULT_PORT) else f" --host {host} --port {ready.port}"
     data = "" if ready.data == DEFAULT_DATA else f" --data {ready.data}"
     workers = "1 worker" if ready.workers == 1 else f"{ready.workers} workers"
-    return f"""\
-Parley serves clients on {_address(ready.host, ready.port)} ({workers}, everything kept in {ready.data}).
+    what = f"node {ready.node} of a cluster" if ready.node else f"everything kept in {ready.data}"
+    head = f"""\
+Parley serves clients on {_address(ready.host, ready.port)} ({workers}, {what}).
 Operations: http://{_address(_reachable(ready.ops_host), ready.ops_port)}/metrics, /healthz, /readyz
 
+"""
+    return head + (ENDING if ready.node else _first_steps(program, where, data) + ENDING)
+
+
+def _first_steps(program: str, where: str, data: str) -> str:
+    return f"""\
 Try next, each in a terminal of its own:
   {program} chat --user 1 --peer 2{where}{data}
   {program} chat --user 2 --peer 1{where}{data}
 
-Ctrl-C ends the node when its clients have left; twice, at once.
 """
 
 

@@ -21,8 +21,11 @@ from gateway.node.restarts import Restarts
 from gateway.node.spec import WorkerSpec, encode_spec
 from gateway.protocol.identifiers import WorkerId
 
-START_TIMEOUT_S = 60.0
-"""A worker that is not ready by then is ended, and counts as failed."""
+START_TIMEOUT_S = 120.0
+"""A worker that is not ready by then is ended, and counts as failed. The migration of a shared store has its 60 s in it."""
+
+WAITING_STATUS = 75
+"""Exit status of a worker that could not reach what others serve (sysexits.h: EX_TEMPFAIL). Its log says what."""
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +63,7 @@ class WorkerProcess:
         self._inherited = inherited
         self._restarts = Restarts()
         self._process: trio.Process | None = None
+        self._status: int | None = None
         self._stopping = trio.Event()
 
     @property
@@ -77,7 +81,8 @@ class WorkerProcess:
             was_ready = await self._live()
             if self._stopping.is_set():
                 return
-            delay_s = self._restarts.ended(trio.current_time() - began_s, was_ready=was_ready)
+            alive_s, is_waiting = trio.current_time() - began_s, self._status == WAITING_STATUS
+            delay_s = self._restarts.ended(alive_s, was_ready=was_ready, is_waiting=is_waiting)
             if delay_s is None:
                 self._watcher.gave_up(self.worker_id)
                 return
@@ -101,6 +106,7 @@ class WorkerProcess:
 
     async def _live(self) -> bool:
         """One life. Was it ever ready?"""
+        self._status = None
         spec = self._make_spec(self.worker_id)
         self._watcher.started(spec)
         try:
@@ -131,7 +137,7 @@ class WorkerProcess:
             if process.returncode is None:
                 process.kill()
             with trio.CancelScope(shield=True):
-                await process.wait()
+                self._status = await process.wait()
                 await self.cut_lifeline()
         if not self._stopping.is_set():
             log.error("worker_ended", worker=self.worker_id, pid=process.pid, status=process.returncode)

@@ -16,6 +16,8 @@ KERNEL_CONNECTIONS = (1 << 20) - 2048
 """A connection number has 20 bits for the index; some stay for links."""
 
 MIN_CLIENTS = 64
+MAX_WORKERS = 1023
+"""A worker's number has 10 bits and begins at 1."""
 
 
 class Sizing(NamedTuple):
@@ -33,7 +35,7 @@ def size_node(max_connections: int, workers: int, cores: int, file_limit: int) -
     standard deviations more, if its file limit allows.
     """
     most = max(MIN_CLIENTS, min(file_limit - RESERVED_FILES, KERNEL_CONNECTIONS))
-    count = workers or max(cores, math.ceil(max_connections / most))
+    count = workers or min(MAX_WORKERS, max(cores, math.ceil(max_connections / most)))
     share = math.ceil(max_connections / count)
     slack = math.ceil(5 * math.sqrt(share)) if count > 1 else 0
     clients = min(most, share + slack)

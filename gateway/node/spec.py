@@ -17,6 +17,9 @@ MAX_SPEC_BYTES = 1 << 20
 class WorkerSpec(Struct, frozen=True):
     config: Config
     worker_id: int
+    """Unique in its cluster."""
+    number: int
+    """Among the workers of its node: 1 …"""
     incarnation: int
     """Of two lives of a worker id the later has the greater number, on one data directory for ever."""
     link_address: str
@@ -26,6 +29,8 @@ class WorkerSpec(Struct, frozen=True):
     host: str
     port: int
     """The clients' port: never 0. Bind it with SO_REUSEADDR and SO_REUSEPORT (``gateway.node.ports.bind``)."""
+    workers: int
+    """Of the node, this one included."""
     max_clients: int
     """This worker's share of ``serve.max_connections``."""
 

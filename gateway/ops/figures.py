@@ -40,8 +40,8 @@ class NodeView(Protocol):
 
     def worker_states(self) -> Sequence[WorkerState]: ...
 
-    def directory_sizes(self) -> tuple[int, int]:
-        """(workers, devices) that the directory knows."""
+    def directory_sizes(self) -> tuple[int, int] | None:
+        """(workers, devices) that the directory knows; None: it is not this node's."""
         ...
 
 
@@ -86,17 +86,20 @@ class Pages:
 
 
 def supervisor_families(
-    states: Sequence[WorkerState], answered: Container[int], directory_sizes: tuple[int, int]
+    states: Sequence[WorkerState], answered: Container[int], directory_sizes: tuple[int, int] | None
 ) -> Iterator[Metric]:
-    """``answered``: the workers that answered this scrape. ``directory_sizes``: (workers, devices)."""
+    """``answered``: the workers that answered this scrape. ``directory_sizes``: (workers, devices), of an embedded one."""
     up = GaugeMetricFamily("parley_worker_up", "did the worker answer this scrape", labels=["worker"])
     restarts = CounterMetricFamily("parley_worker_restarts", "ends of the worker's process", labels=["worker"])
     for state in states:
         up.add_metric([str(state.worker_id)], float(state.worker_id in answered))
         restarts.add_metric([str(state.worker_id)], state.restarts)
-    workers, devices = directory_sizes
     yield up
     yield restarts
     yield gauge("parley_workers", "workers that the node should have", len(states))
-    yield gauge("parley_directory_workers", "workers that have joined the directory", workers)
-    yield gauge("parley_directory_devices", "devices that the directory remembers, connected or not", devices)
+    if directory_sizes is not None:
+        workers, devices = directory_sizes
+        yield gauge("parley_directory_workers", "workers that have joined the embedded directory", workers)
+        yield gauge(
+            "parley_directory_devices", "devices that the embedded directory remembers, connected or not", devices
+        )

@@ -24,6 +24,17 @@ COUNTER_BITS = 40
 COUNTER_MASK = (1 << COUNTER_BITS) - 1
 EPOCH_LIMIT = 1 << 23
 
+WORKER_BITS = 10
+
+
+def worker_of(node: int, number: int) -> WorkerId:
+    """The id of a node's worker, unique in a cluster; ``number`` from 1 on, node 0: a node without a cluster."""
+    return WorkerId(node << WORKER_BITS | number)
+
+
+def node_of(worker_id: int) -> int:
+    return worker_id >> WORKER_BITS
+
 
 def seq_of(epoch: int, counter: int) -> Seq:
     return Seq(epoch << COUNTER_BITS | counter)

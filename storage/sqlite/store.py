@@ -27,6 +27,7 @@ from storage.api import (
     Message,
     OpenedChat,
     SlotRow,
+    SlotTerms,
     StoreStatistics,
     StoreUnavailable,
     Watermark,
@@ -138,6 +139,10 @@ class SqliteStore:
 
     # ------------------------------------------------------------------------------------------------- slots
 
+    @property
+    def terms(self) -> SlotTerms | None:
+        return None
+
     async def acquire_slots(
         self, slots: Sequence[int], worker: WorkerId, incarnation: int, seen: Mapping[int, SlotRow]
     ) -> dict[int, Epoch]:
@@ -145,6 +150,10 @@ class SqliteStore:
 
     async def read_slots(self, slots: Sequence[int]) -> dict[int, SlotRow]:
         return await self._read(lambda db: slots_sql.select_slots(db, slots))
+
+    async def still_held(self, epochs: Mapping[int, Epoch], worker: WorkerId, incarnation: int) -> set[int]:
+        rows = await self.read_slots(list(epochs))
+        return {slot for slot, epoch in epochs.items() if rows.get(slot) == (epoch, worker, incarnation, False)}
 
     async def release_slots(self, epochs: Mapping[int, Epoch], worker: WorkerId, incarnation: int) -> None:
         await self._write(lambda db: slots_sql.release_slots(db, epochs, (worker, incarnation)), len(epochs))
@@ -169,8 +178,8 @@ class SqliteStore:
         oldest_ms = self._now_ms() - RESEND_DAYS * DAY_MS
         return await self._read(lambda db: messages_sql.select_sent(db, chat_id, sender_id, client_msg_ids, oldest_ms))
 
-    async def heads(self, chat_ids: Sequence[ChatId]) -> dict[ChatId, Head]:
-        return await self._read(lambda db: messages_sql.select_heads(db, chat_ids))
+    async def heads(self, chats: Mapping[ChatId, Epoch]) -> dict[ChatId, Head]:
+        return await self._read(lambda db: messages_sql.select_heads(db, list(chats)))
 
     # ------------------------------------------------------------------------------------------------- chats
 

@@ -122,9 +122,18 @@ def tokens_of(found: Target, n: int, path: Path) -> Path:
 
 
 def test_a_command_writes_its_whole_result_as_json(standin: Target, tmp_path: Path) -> None:
-    host, port = standin.node.address
+    host, port = standin.cluster.addresses[0]
     tokens, json = tokens_of(standin, 6, tmp_path / "tokens"), tmp_path / "result.json"
-    place = ["--connect", f"{host}:{port}", "--tokens", str(tokens), "--pid", str(standin.node.pid), "--seed", "5"]
+    place = [
+        "--connect",
+        f"{host}:{port}",
+        "--tokens",
+        str(tokens),
+        "--pid",
+        str(standin.cluster.nodes[0].pid),
+        "--seed",
+        "5",
+    ]
     exit_code, output = invoke(
         "pairs", "--pairs", "3", "--seconds", "0.2", "--warmup", "0.1", "--json", str(json), *place
     )
@@ -138,7 +147,7 @@ def test_a_command_writes_its_whole_result_as_json(standin: Target, tmp_path: Pa
 
 def test_a_violation_ends_a_command_with_exit_code_1(tmp_path: Path) -> None:
     with standin_target("garble") as found:
-        host, port = found.node.address
+        host, port = found.cluster.addresses[0]
         place = ["--connect", f"{host}:{port}", "--tokens", str(tokens_of(found, 2, tmp_path / "tokens"))]
         exit_code, output = invoke("pairs", "--pairs", "1", "--seconds", "0.2", "--warmup", "0.1", *place)
     assert exit_code == EXIT_VIOLATION
@@ -160,8 +169,8 @@ def test_a_bench_that_cannot_be_run_says_why_in_one_line(arguments: list[str], m
 
 
 def test_too_few_credentials_are_an_error_that_says_how_many(standin: Target, tmp_path: Path) -> None:
-    host, port = standin.node.address
-    place = Place(1, f"{host}:{port}", tokens_of(standin, 3, tmp_path / "tokens"))
+    host, port = standin.cluster.addresses[0]
+    place = Place(connect=(f"{host}:{port}",), tokens=tokens_of(standin, 3, tmp_path / "tokens"))
     with target(place, 0) as found, pytest.raises(BenchError, match="4 credentials are needed and only 3 left"):
         found.credentials(4)
 

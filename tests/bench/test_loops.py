@@ -19,7 +19,7 @@ SECOND_NS = 1_000_000_000
 @pytest.fixture
 def clients() -> Iterator[Generator]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        made = Generator(listener.getsockname()[:2], 16)
+        made = Generator([listener.getsockname()[:2]], 16)
         yield made
         made.close()
 

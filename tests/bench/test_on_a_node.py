@@ -51,3 +51,15 @@ def test_the_pings_of_idle_connections_never_reach_a_nodes_python(node: RunningN
     figures = read_json(json).figures
     assert figures["pings"] >= 20
     assert figures["pings_given_to_python"] == 0
+
+
+def test_what_a_message_costs_on_more_workers_is_measured_in_turns(tmp_path: Path) -> None:
+    json = tmp_path / "result.json"
+    sides = ["--store", "sqlite", "--few", "1x1", "--many", "1x2"]
+    load = ["--pairs", "4", "--rate", "100", "--rounds", "2", "--seconds", "0.8", "--warmup", "0.1"]
+    outcome = CliRunner().invoke(app, ["spread", *sides, *load, "--json", str(json)])
+    assert json.exists(), outcome.output
+    result = read_json(json)
+    assert (result.violations, result.evidence) == (0, [])
+    assert result.figures["relative_min"] <= result.figures["relative_max"]
+    assert result.figures["few_forwards_per_message"] == 0

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from gateway.chat.heads import HeadEntry, HeadsWish, read_heads
-from gateway.protocol.identifiers import ChatId
+from gateway.protocol.identifiers import ChatId, Epoch
 from storage.api import Head, StoreError, StoreTimedOut
 from storage.memory import MemoryDatabase, MemoryStore
 from tests.chat.conftest import Restart
 from tests.chat.world import A1, B1, CHAT, Worker, add_chat, sent
 
+NOBODYS = ChatId(CHAT + (1 << 20))
+"""In the same slot."""
+
 
 async def heads(worker: Worker, *chats: tuple[int, int], device: tuple[int, int] = B1) -> list[HeadEntry]:
-    return (await read_heads(worker.actors, worker.store, HeadsWish(*device, [*chats]))).entries
+    return (await read_heads(worker.actors, worker.store, worker.tenures, HeadsWish(*device, [*chats]))).entries
 
 
 async def test_a_chat_in_memory_names_its_committed_head_and_not_what_is_in_flight(worker: Worker) -> None:
@@ -36,7 +39,7 @@ async def test_a_chat_that_is_not_in_memory_is_read_and_not_loaded(worker: Worke
 
 
 async def test_an_empty_chat_and_one_that_nobody_made_have_head_zero(worker: Worker) -> None:
-    assert await heads(worker, (CHAT, 0), (999, 0)) == [HeadEntry(CHAT, 0, 0, 0, 0), HeadEntry(999, 0, 0, 0, 0)]
+    assert await heads(worker, (CHAT, 0), (NOBODYS, 0)) == [HeadEntry(CHAT, 0, 0, 0, 0), HeadEntry(NOBODYS, 0, 0, 0, 0)]
 
 
 async def test_many_chats_are_answered_in_the_order_asked(worker: Worker) -> None:
@@ -77,8 +80,8 @@ class SlowStore(MemoryStore):
         self.go = trio.Event()
         self.error: StoreError | None = None
 
-    async def heads(self, chat_ids: Sequence[ChatId]) -> dict[ChatId, Head]:
-        found = await super().heads(chat_ids)
+    async def heads(self, chats: Mapping[ChatId, Epoch]) -> dict[ChatId, Head]:
+        found = await super().heads(chats)
         await self.go.wait()
         if self.error is not None:
             raise self.error
@@ -93,7 +96,7 @@ async def test_a_chat_that_moves_on_while_the_store_is_read_tells_what_it_knows_
     told: list[HeadEntry] = []
 
     async def ask() -> None:
-        told.extend((await read_heads(worker.actors, store, HeadsWish(*B1, [(CHAT, 0)]))).entries)
+        told.extend((await read_heads(worker.actors, store, worker.tenures, HeadsWish(*B1, [(CHAT, 0)]))).entries)
 
     nursery.start_soon(ask)
     await wait_all_tasks_blocked()
@@ -109,4 +112,4 @@ async def test_a_store_that_does_not_answer_is_told_to_who_asks(worker: Worker) 
     store.go.set()
     store.error = StoreTimedOut("away")
     with pytest.raises(StoreTimedOut):
-        await read_heads(worker.actors, store, HeadsWish(*B1, [(CHAT, 0)]))
+        await read_heads(worker.actors, store, worker.tenures, HeadsWish(*B1, [(CHAT, 0)]))

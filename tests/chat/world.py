@@ -19,7 +19,7 @@ from trio.testing import wait_all_tasks_blocked
 from gateway.chat.actors import Actors, Surroundings
 from gateway.chat.ports import Recipient, Room
 from gateway.chat.request import InternalOp, Mark, Request
-from gateway.cluster.slots import Tenure
+from gateway.cluster.tenure import Tenure
 from gateway.protocol.errors import Code
 from gateway.protocol.frames import FrameReader, decode
 from gateway.protocol.identifiers import ChatId, UserId, WorkerId

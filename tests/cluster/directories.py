@@ -1,4 +1,4 @@
-"""Directories to run the conformance suite on: one table behind direct calls, one behind links."""
+"""Directories to run the conformance suite on: one table behind direct calls, one behind links, a real Redis."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from gateway.cluster.directory_server import DirectoryServer
 from gateway.cluster.directory_table import DirectoryTable
 from gateway.cluster.links import SUPERVISOR
 from gateway.protocol.identifiers import WorkerId
+from storage.redis.directory import RedisDirectory
+from storage.redis.settings import RedisSettings
+from storage.redis.supervision import RedisSupervision
 from tests.cluster.processes import Cluster, Inbox, Process
 
 
@@ -26,16 +29,22 @@ class Recorder:
 
 
 class World(Protocol):
-    table: DirectoryTable
+    """A directory as several workers see it, with what its supervisor says of them."""
+
     now_s: float
+    """The wall clock of tokens."""
 
     async def view(self, worker: int, incarnation: int = 1) -> tuple[Directory, Recorder]:
         """A worker's directory before ``join``."""
         ...
 
-    def kill(self, worker: int, incarnation: int = 1) -> None: ...
+    async def kill(self, worker: int, incarnation: int = 1) -> None:
+        """The supervisor saw this process end, and has said so."""
+        ...
 
-    def settle(self) -> None: ...
+    def settle(self) -> None:
+        """Those who wait for workers that start with them have waited long enough."""
+        ...
 
 
 class LocalWorld:
@@ -49,8 +58,9 @@ class LocalWorld:
         view = LocalDirectory(self._hub)
         return view, Recorder(view.events)
 
-    def kill(self, worker: int, incarnation: int = 1) -> None:
+    async def kill(self, worker: int, incarnation: int = 1) -> None:
         self._hub.remove(WorkerId(worker), incarnation)
+        await trio.lowlevel.checkpoint()
 
     def settle(self) -> None:
         self.table.settle()
@@ -77,11 +87,41 @@ class LinkedWorld:
         await self.cluster.nursery.start(client.run)
         return client, Recorder(client.events)
 
-    def kill(self, worker: int, incarnation: int = 1) -> None:
-        self.server.remove_worker(WorkerId(worker), incarnation)
+    async def kill(self, worker: int, incarnation: int = 1) -> None:
+        self.server.remove_worker(WorkerId(worker), incarnation)  # before anything that was sent is flushed
+        await trio.lowlevel.checkpoint()
 
     def settle(self) -> None:
         self.server.settle()
+
+
+class RedisWorld:
+    """``views``: by worker, the latest life of each."""
+
+    def __init__(self, settings: RedisSettings, nursery: trio.Nursery, expected_workers: int = 0) -> None:
+        self.now_s = 1000.0
+        self.views: dict[int, RedisDirectory] = {}
+        self._settings = settings
+        self._nursery = nursery
+        self._expected_workers = expected_workers
+        self._supervision = RedisSupervision(settings)
+
+    async def start(self) -> None:
+        await self._nursery.start(self._supervision.run)
+
+    async def view(self, worker: int, incarnation: int = 1) -> tuple[RedisDirectory, Recorder]:
+        view = RedisDirectory(self._settings, expected_workers=self._expected_workers, now_s=lambda: self.now_s)
+        self.views[worker] = view
+        recorder = Recorder(view.events)
+        await self._nursery.start(view.run)
+        return view, recorder
+
+    async def kill(self, worker: int, incarnation: int = 1) -> None:
+        await self._supervision.ended(WorkerId(worker), incarnation)
+
+    def settle(self) -> None:
+        for view in self.views.values():
+            view.settle()
 
 
 def record(worker: int, incarnation: int = 1, *, is_draining: bool = False) -> WorkerRecord:

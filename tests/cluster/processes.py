@@ -1,4 +1,8 @@
-"""Several processes' worth of links in one Trio run: each with its own kernel, its own pump, real Unix sockets."""
+"""Several processes' worth of links in one Trio run: each with its own kernel, its own pump, real sockets.
+
+Every process listens on a Unix socket; in a cluster whose transport is "tcp", or with settings of its own that hold a key, on
+TCP as well, and is named by that address to the others.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from gateway.cluster.links import LINK_LISTENER, Links, Peer, Reply
+from gateway.cluster.links import LINK_LISTENERS, LinkKey, Links, LinkSettings, Peer, Reply
 from gateway.protocol.identifiers import WorkerId
 from gateway.pump import ACCEPTED, Event, Pump
 
@@ -16,15 +20,28 @@ try:
 except ImportError:
     from gateway._framing_py import Kernel  # type: ignore[assignment]
 
+KEY = LinkKey("today", b"a secret that all nodes share")
+UNIX, TCP = LinkSettings(), LinkSettings(keys=(KEY,))
+
 
 class Process:
     """What a worker has of the cluster. ``stop`` ends it as SIGKILL would: no goodbye, its sockets close."""
 
-    def __init__(self, worker: WorkerId, incarnation: int, address: str, now_s: Callable[[], float]) -> None:
-        self.kernel = Kernel(64, max_outbox_bytes=1 << 20)
+    def __init__(
+        self,
+        worker: WorkerId,
+        incarnation: int,
+        address: str,
+        now_s: Callable[[], float],
+        settings: LinkSettings = UNIX,
+    ) -> None:
+        self.kernel = Kernel(128, max_outbox_bytes=1 << 20)
         self.pump = Pump(self.kernel, self.dispatch)
-        self.links = Links(self.kernel, worker, incarnation, flush_soon=self.pump.flush_soon, now_s=now_s)
+        self.links = Links(
+            self.kernel, worker, incarnation, flush_soon=self.pump.flush_soon, now_s=now_s, settings=settings
+        )
         self.links.listen(address)
+        self.port = self.links.listen_tcp("127.0.0.1", 0) if settings.keys else 0
         self.worker = worker
         self.incarnation = incarnation
         self.address = address
@@ -34,11 +51,11 @@ class Process:
 
     @property
     def peer(self) -> Peer:
-        return Peer(self.incarnation, self.address)
+        return Peer(self.incarnation, self.links.host_address or self.address)
 
     def dispatch(self, events: list[Event]) -> None:
         for conn, op, tag, body in events:
-            if op == ACCEPTED and tag == LINK_LISTENER:
+            if op == ACCEPTED and tag in LINK_LISTENERS:
                 self.conns.append(conn)
             self.links.on_event(conn, op, tag, body)
         self.links.run_pending()
@@ -67,15 +84,16 @@ class Clock:
 
 
 class Cluster:
-    def __init__(self, directory: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, directory: Path, nursery: trio.Nursery, settings: LinkSettings = UNIX) -> None:
         self.directory = directory
+        self.settings = settings
         self.nursery = nursery
         self.clock = Clock()
         self.processes: list[Process] = []
 
-    async def start(self, worker: int, incarnation: int = 1) -> Process:
+    async def start(self, worker: int, incarnation: int = 1, settings: LinkSettings | None = None) -> Process:
         address = str(self.directory / f"{worker}-{incarnation}.sock")
-        process = Process(WorkerId(worker), incarnation, address, self.clock)
+        process = Process(WorkerId(worker), incarnation, address, self.clock, settings or self.settings)
         self.processes.append(process)
         await self.nursery.start(process.run)
         return process
@@ -108,6 +126,12 @@ class Inbox:
 
     async def take(self, count: int) -> list[tuple[object, ...]]:
         return [await self.get() for _ in range(count)]
+
+
+def echo(worker: WorkerId, payload: bytes, reply: Reply | None) -> None:
+    """A handler: what was asked."""
+    assert reply is not None
+    reply.reply(payload)
 
 
 def answer_nothing(worker: WorkerId, payload: bytes, reply: Reply | None) -> None:

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 import trio
 
 from gateway.cluster.directory import Directory, Location, Outcome, Registered, Registration, Replaced
 from gateway.cluster.directory_table import DirectoryTable
 from gateway.protocol.identifiers import DeviceId, SessionId, UserId, WorkerId
-from tests.cluster.directories import LinkedWorld, LocalWorld, Recorder, World, record
+from storage.redis.settings import RedisSettings
+from tests.cluster.directories import LinkedWorld, LocalWorld, Recorder, RedisWorld, World, record
 from tests.cluster.processes import Cluster
+from tests.servers.redis import RedisServer
 
 ANN, BOB = UserId(2**63 - 1), UserId(2)
 PHONE, DESK = DeviceId(2**62), DeviceId(20)
 FAR_S = 10_000
 
 
-@pytest.fixture(params=["local", "links"])
-async def world(request: pytest.FixtureRequest, cluster: Cluster) -> World:
-    return await make_world(request.param, cluster, DirectoryTable())
+KINDS = ["local", "links", "redis"]
 
 
-@pytest.fixture(params=["local", "links"])
-async def world_of_two(request: pytest.FixtureRequest, cluster: Cluster) -> World:
-    return await make_world(request.param, cluster, DirectoryTable(expected_workers=2))
+@pytest.fixture(params=KINDS)
+async def world(request: pytest.FixtureRequest, cluster: Cluster, nursery: trio.Nursery) -> AsyncIterator[World]:
+    yield await make_world(request, cluster, nursery, 0)
+    nursery.cancel_scope.cancel()
 
 
-async def make_world(kind: str, cluster: Cluster, table: DirectoryTable) -> World:
-    if kind == "local":
+@pytest.fixture(params=KINDS)
+async def world_of_two(request: pytest.FixtureRequest, cluster: Cluster, nursery: trio.Nursery) -> AsyncIterator[World]:
+    yield await make_world(request, cluster, nursery, 2)
+    nursery.cancel_scope.cancel()
+
+
+async def make_world(
+    request: pytest.FixtureRequest, cluster: Cluster, nursery: trio.Nursery, expected_workers: int
+) -> World:
+    table = DirectoryTable(expected_workers=expected_workers)
+    if request.param == "local":
         return LocalWorld(table)
-    world = LinkedWorld(table, cluster)
+    if request.param == "links":
+        linked = LinkedWorld(table, cluster)
+        await linked.start()
+        return linked
+    server: RedisServer = request.getfixturevalue("redis_server")
+    world = RedisWorld(RedisSettings(port=server.port, settle_s=0), nursery, expected_workers)
     await world.start()
     return world
 
@@ -110,7 +127,7 @@ async def test_a_worker_that_dies_takes_its_locations_with_it(world: World) -> N
     two, twos = await joined(world, 2)
     await one.register([session(5), session(6, user=BOB)])
     await two.locate([BOB, ANN])
-    world.kill(1)
+    await world.kill(1)
     (moved,) = await twos.moved.get()
     assert sorted(moved) == [BOB, ANN]  # type: ignore[call-overload]
     assert await two.locate([ANN, BOB]) == {ANN: (), BOB: ()}
@@ -119,7 +136,7 @@ async def test_a_worker_that_dies_takes_its_locations_with_it(world: World) -> N
 async def test_the_death_of_an_earlier_life_leaves_the_later_alone(world: World) -> None:
     one, _ = await joined(world, 1, incarnation=2)
     await one.register([session(5)])
-    world.kill(1, incarnation=1)
+    await world.kill(1, incarnation=1)
     assert await one.locate([ANN]) == {ANN: (at(1, 5),)}
 
 

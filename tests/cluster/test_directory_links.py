@@ -62,7 +62,7 @@ async def test_a_worker_that_an_event_did_not_reach_is_asked_to_join_again(world
     for size in (1 << 20, 1 << 10, 1):
         while world.supervisor.links.send(WorkerId(1), NOBODYS_OP, bytes(size)):
             pass  # no checkpoint: nothing is flushed
-    world.kill(2)
+    await world.kill(2)
     with trio.fail_after(5):
         while set(one.workers) != {1}:
             await trio.lowlevel.checkpoint()
@@ -78,7 +78,7 @@ async def test_the_peers_of_the_links_follow_the_workers(world: LinkedWorld) -> 
     await two.join(record(2)._replace(address=addresses[2]))
     await ones.workers.take(2)
     assert world.processes[1].links.send(WorkerId(2), 0xB0, b"")
-    world.kill(2)
+    await world.kill(2)
     await ones.workers.get()
     assert not world.processes[1].links.send(WorkerId(2), 0xB0, b"")
 

@@ -1,4 +1,4 @@
-"""Links between processes, over real Unix sockets and real kernels."""
+"""Links between processes and between nodes, over real sockets and real kernels: what holds on any of them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import pytest
 import trio
 
 from gateway.cluster.link_requests import MAX_OUTSTANDING, REQUEST_TIMEOUT_S
-from gateway.cluster.links import LinkLost, LinkRefused, Peer, Reply
-from gateway.cluster.wire import LINK_VERSION, LinkHello, LinkOp, encode, link_frame
+from gateway.cluster.links import LinkLost, LinkRefused, LinkSettings, Peer, Reply
+from gateway.cluster.wire import LINK_VERSION, MAX_LINK_FRAME, LinkHello, LinkOp, encode, link_frame
 from gateway.protocol.errors import Code
 from gateway.protocol.identifiers import WorkerId
-from tests.cluster.processes import Cluster, Inbox, Process
+from tests.cluster.processes import TCP, UNIX, Cluster, Inbox, Process, echo
 
 OP = 0xB0
 ONE, TWO, THREE = WorkerId(1), WorkerId(2), WorkerId(3)
 
 
-def echo(worker: WorkerId, payload: bytes, reply: Reply | None) -> None:
-    assert reply is not None
-    reply.reply(payload)
+@pytest.fixture(params=[UNIX, TCP], ids=["unix", "tcp"])
+def settings(request: pytest.FixtureRequest) -> LinkSettings:
+    chosen: LinkSettings = request.param
+    return chosen
 
 
 def never_answer(worker: WorkerId, payload: bytes, reply: Reply | None) -> None:
@@ -56,6 +57,26 @@ async def test_requests_cross_in_both_directions_at_once(cluster: Cluster) -> No
             nursery.start_soon(ask, one, TWO, b"a%d" % number)
             nursery.start_soon(ask, two, ONE, b"b%d" % number)
     assert sorted(answers) == sorted([b"%c%d" % (side, number) for side in b"ab" for number in range(50)])
+
+
+async def test_the_largest_frames_cross_in_both_directions(cluster: Cluster) -> None:
+    one, two = await cluster.start_all(1, 2)
+    two.links.register(OP, echo)
+    largest = bytes(MAX_LINK_FRAME - 8)
+    assert await one.links.call(TWO, OP, largest) == largest
+
+
+async def test_what_is_sent_in_one_step_is_one_system_call(cluster: Cluster) -> None:
+    one, two = await cluster.start_all(1, 2)
+    inbox = Inbox()
+    two.links.register(OP, inbox)
+    one.links.send(TWO, OP, b"open")
+    await inbox.get()
+    before = one.kernel.statistics().send_calls
+    for _ in range(100):
+        one.links.send(TWO, OP, b"together")
+    await inbox.take(100)
+    assert one.kernel.statistics().send_calls - before == 1
 
 
 async def test_a_refusal_carries_its_code_and_message(cluster: Cluster) -> None:
@@ -253,7 +274,7 @@ async def test_a_hello_to_another_incarnation_is_cut_before_the_next_frame_is_re
     inbox, cut = Inbox(), Inbox()
     two.links.register(OP, inbox)
     one.links.set_peers({})
-    one.links.set_peers({TWO: Peer(7, two.address)})
+    one.links.set_peers({TWO: Peer(7, two.peer.address)})
     one.links.on_lost = cut
     one.links.send(TWO, OP, b"to another")
     await cut.get()

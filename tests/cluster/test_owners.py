@@ -7,7 +7,7 @@ which the owner sends.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import trio
@@ -22,13 +22,14 @@ from gateway.cluster.directory_table import DirectoryTable
 from gateway.cluster.heads import Heads
 from gateway.cluster.links import Peer
 from gateway.cluster.locations import Locations
+from gateway.cluster.placement import Placement
 from gateway.cluster.routing import Router
 from gateway.cluster.slots import Slots
 from gateway.protocol.errors import Code
 from gateway.protocol.frames import decode
-from gateway.protocol.identifiers import ChatId, UserId, WorkerId
+from gateway.protocol.identifiers import ChatId, Epoch, UserId, WorkerId
 from gateway.protocol.messages import ChatInfo, ChatInfoOk, Error, Op, Send, Sent
-from storage.api import Chat, ChatKind, Head, Member, slot_of
+from storage.api import Chat, ChatKind, Head, Member, SlotRow, StoreTimedOut, slot_of
 from storage.memory import MemoryDatabase, MemoryStore
 from tests.cluster.directories import record
 from tests.cluster.processes import Cluster
@@ -45,12 +46,22 @@ class WatchedStore(MemoryStore):
         super().__init__(database)
         self.owner: Node | None = None
         self.places_at_reading: list[bool] = []
+        self.may_acquire = trio.Event()
+        self.may_acquire.set()
 
-    async def heads(self, chat_ids: Sequence[ChatId]) -> dict[ChatId, Head]:
+    async def acquire_slots(
+        self, slots: Sequence[int], worker: WorkerId, incarnation: int, seen: Mapping[int, SlotRow]
+    ) -> dict[int, Epoch]:
+        if not self.may_acquire.is_set():
+            await self.may_acquire.wait()
+            raise StoreTimedOut("no answer in time")
+        return await super().acquire_slots(slots, worker, incarnation, seen)
+
+    async def heads(self, chats: Mapping[ChatId, Epoch]) -> dict[ChatId, Head]:
         assert self.owner is not None
         places = self.owner.locations.hint(UserId(ANN[0]))
         self.places_at_reading.append(any(place.device_id == ANN[1] for place in places))
-        return await super().heads(chat_ids)
+        return await super().heads(chats)
 
 
 class Answers:
@@ -92,7 +103,7 @@ class Node:
         links = self.process.links
         await self.store.open()
         self.directory = LocalDirectory(self.world.hub)
-        self.slots = Slots(self.store, self.worker, self.incarnation, self.directory, links)
+        self.slots = Slots(self.store, (self.worker, self.incarnation), self.directory, links)
         self.locations = Locations(self.directory, self.finish_cycle)
         around = Surroundings(
             store=self.store,
@@ -248,6 +259,23 @@ async def test_a_request_that_no_owner_takes_is_told_moved_when_its_patience_is_
     answer = await world.answers.get(1)
     assert isinstance(answer, Error)
     assert answer.code == Code.MOVED
+
+
+async def test_what_waited_for_an_owner_that_another_replaced_goes_back_and_not_on(world: World) -> None:
+    """Sent on, its SENT would come back over two links, behind the MSGs of the owner."""
+    one, two = await world.start(1), await world.start(2)
+    await agreed(one, two)
+    two.store.may_acquire = trio.Event()
+    moving = [chat_id for chat_id in CHATS if Placement(record(n) for n in (1, 2, 3)).owner_of(slot_of(chat_id)) == 3]
+    chat_id = next(chat_id for chat_id in moving if chat_id in world.chats_of(two))
+    one.send(1, chat_id)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    three = await world.start(3)
+    await agreed(one, two, three)
+    two.store.may_acquire.set()
+    assert isinstance(await world.answers.get(1), Sent)
+    assert world.log(chat_id) == [1]
+    assert (one.router.forwarded, two.router.forwarded) == (2, 0)
 
 
 # ------------------------------------------------------------------------------------------------- heads

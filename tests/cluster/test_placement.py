@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 from gateway.cluster.placement import Placement
@@ -9,9 +10,13 @@ from storage.api import SLOTS
 from tests.cluster.directories import record
 
 
+def owners_under(placement: Placement) -> list[int | None]:
+    return [placement.owner_of(slot) for slot in range(SLOTS)]
+
+
 def owners(*workers: int, draining: tuple[int, ...] = ()) -> list[int | None]:
     placement = Placement(record(worker, is_draining=worker in draining) for worker in workers)
-    return [placement.owner_of(slot) for slot in range(SLOTS)]
+    return owners_under(placement)
 
 
 def test_without_workers_nobody_owns_a_slot() -> None:
@@ -39,3 +44,19 @@ def test_a_draining_worker_owns_nothing() -> None:
 
 def test_when_all_drain_they_serve_on() -> None:
     assert owners(1, 2, draining=(1, 2)) == owners(1, 2)
+
+
+def test_however_a_set_of_workers_came_about_its_owners_are_the_same() -> None:
+    """Everybody computes them for itself, from other histories."""
+    chance = random.Random(7)
+    placement = Placement()
+    for _ in range(30):
+        workers = chance.sample(range(1, 12), chance.randint(0, 8))
+        draining = tuple(worker for worker in workers if chance.random() < 0.2)
+        placement.update(record(worker, is_draining=worker in draining) for worker in workers)
+        for slot in chance.sample(range(SLOTS), 200):
+            placement.owner_of(slot)
+    placement.update(record(worker) for worker in (2, 3, 5))
+    assert owners_under(placement) == owners(2, 3, 5)
+    placement.update(record(worker) for worker in (2, 3, 4, 9))
+    assert owners_under(placement) == owners(2, 3, 4, 9)

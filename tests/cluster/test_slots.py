@@ -13,7 +13,8 @@ from trio.testing import MockClock
 from gateway.cluster.directory_local import LocalDirectory, LocalDirectoryHub
 from gateway.cluster.directory_table import DirectoryTable
 from gateway.cluster.links import Peer
-from gateway.cluster.slots import ACQUIRE_TIMEOUT_S, HandOverTimedOut, NotOwner, Slots, Tenure
+from gateway.cluster.slots import ACQUIRE_TIMEOUT_S, HandOverTimedOut, NotOwner, Slots
+from gateway.cluster.tenure import Tenure
 from gateway.protocol.identifiers import Epoch, WorkerId, seq_of
 from storage.api import Appended, Batch, Message, SlotLost, SlotRow, StoreError, StoreTimedOut, StoreUnavailable
 from storage.memory import MemoryDatabase, MemoryStore
@@ -66,7 +67,7 @@ class Member:
         await self.store.open()
         self.directory = LocalDirectory(self.world.hub)
         self.directory.events.on_workers = lambda workers: self.on_workers()
-        self.slots = Slots(self.store, self.worker, self.incarnation, self.directory, self.process.links)
+        self.slots = Slots(self.store, (self.worker, self.incarnation), self.directory, self.process.links)
         self.slots.on_stop = self.on_stop
         self.scope = trio.CancelScope()
         await self.world.cluster.nursery.start(self.run)
@@ -304,7 +305,7 @@ async def test_a_holder_that_we_have_not_heard_of_is_given_a_moment(world: SlotW
     two_tenure = await two.slots.acquire(slot)
     stale = LocalDirectory(world.hub)  # a view from before worker 2
     stale.take_workers({WorkerId(1): record(1)})
-    late = Slots(one.store, WorkerId(1), 1, stale, (await world.cluster.start(1, incarnation=9)).links)
+    late = Slots(one.store, (WorkerId(1), 1), stale, (await world.cluster.start(1, incarnation=9)).links)
     late.on_workers()
     world.cluster.nursery.start_soon(late.run)
     async with trio.open_nursery() as nursery:

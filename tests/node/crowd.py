@@ -156,6 +156,7 @@ class Crowd:
 
     def __init__(self, node: NodeProcess, user_ids: Sequence[int], chats: int) -> None:
         self.checker = DeliveryChecker()
+        self.checker.may_repeat = True
         self.writers = [Writer(node, self.checker, user_id) for user_id in user_ids]
         self.chats = [self._make_group(user_ids) for _ in range(chats)]
 

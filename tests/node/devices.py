@@ -229,6 +229,7 @@ class Devices:
 
     def __init__(self, node: NodeProcess, connect: Connect, user_ids: Sequence[int]) -> None:
         self.checker = DeliveryChecker()
+        self.checker.may_repeat = True
         self.all = [Device(node, self.checker, connect, user_id) for user_id in user_ids]
         self.chats: dict[int, list[Device]] = {}
         self.come_back = True

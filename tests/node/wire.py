@@ -63,13 +63,20 @@ class Refused(Exception):
 class Wire:
     """One connection. ``frames`` holds what came and nobody has taken yet, in order."""
 
-    def __init__(self, port: int, *, receive_buffer: int = 0, local_port: int = 0) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        host: str = "127.0.0.1",
+        receive_buffer: int = 0,
+        connect_timeout_s: float = DEADLINE_S,
+    ) -> None:
         self.socket = socket.socket()
-        self.socket.settimeout(DEADLINE_S)
+        self.socket.settimeout(connect_timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.connect(("127.0.0.1", port))
+        self.socket.connect((host, port))
         self.frames: deque[Frame] = deque()
         self.is_ended = False
         self.user_id = self.device_id = 0

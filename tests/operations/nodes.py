@@ -51,10 +51,24 @@ class Reports:
 class Node:
     """``start`` it in a nursery; ``ended`` when its ``run`` has returned."""
 
-    def __init__(self, directory: Path, behaviour: str = "serve", workers: int = 2, patience_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        behaviour: str = "serve",
+        workers: int = 2,
+        *,
+        patience_s: float = 60.0,
+        hung_timeout_s: float = 60.0,
+    ) -> None:
         self.data = directory / "data"
         serve = ServeConfig(
-            port=0, ops_port=0, data=str(self.data), workers=workers, drain_timeout_s=0.0, max_connections=100
+            port=0,
+            ops_port=0,
+            data=str(self.data),
+            workers=workers,
+            drain_timeout_s=0.0,
+            max_connections=100,
+            hung_timeout_s=hung_timeout_s,
         )
         self.config = msgspec.structs.replace(Config(), serve=serve)
         self.reports = Reports(directory)

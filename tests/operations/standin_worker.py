@@ -1,8 +1,9 @@
 """A worker that serves nobody: the supervisor's side of a worker's life, and nothing else. Run as a program.
 
 Arguments: the path of a Unix datagram socket that it reports to (one line of JSON a step), then what it does:
-``serve``: ready, answers METRICS, ends when drained; ``fail``: ends with status 3 before it is ready; ``mute``: ready, then
-never answers METRICS; ``babble``: answers METRICS with no such text; ``stay``: does not end when it is drained.
+``serve``: ready, answers METRICS, ends when drained; ``fail``: ends with status 3 before it is ready; ``wait``: ends as one
+that cannot reach its servers; ``mute``: ready, then never answers METRICS; ``babble``: answers METRICS with no such text;
+``stay``: does not end when it is drained.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import trio
 from gateway.cluster.links import SUPERVISOR, Links, Peer, Reply
 from gateway.cluster.wire import LinkOp
 from gateway.metrics import WorkerCollector, WorkerMetrics, exposition
+from gateway.node.process import WAITING_STATUS
 from gateway.node.spec import WorkerSpec, decode_spec
 from gateway.protocol.identifiers import WorkerId
 from gateway.pump import Event, Kernel, Pump
@@ -86,8 +88,8 @@ def main() -> int:
         reports.connect(path)
         stand_in = StandIn(spec, reports, behaviour)
         stand_in.report("started")
-        if behaviour == "fail":
-            return 3
+        if behaviour in ("fail", "wait"):
+            return WAITING_STATUS if behaviour == "wait" else 3
         trio.run(stand_in.run)
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import Config, ConfigError, Rate
-from gateway.configfile import load, settings, to_toml
+from gateway.configfile import load, parse_assignment, settings, to_toml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -17,6 +17,19 @@ def write(directory: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
 
+
+CLUSTER = """
+[serve]
+workers = 3
+[cluster]
+node = 1
+host = "10.0.0.1"
+link_keys = [{ id = "a", secret = "x" }]
+[store]
+backend = "scylla"
+[directory]
+backend = "redis"
+"""
 
 WRONG = [
     ("[serve]\nprot = 1", "unknown setting serve.prot; did you mean serve.port?"),
@@ -42,7 +55,36 @@ WRONG = [
     ('[auth]\nkeys = [{ kid = "a", secret = "x" }, { kid = "a", secret = "y" }]', "kid 'a' is named twice"),
     ('[auth]\nalgorithms = ["EdDSA"]\nkeys = [{ kid = "a", secret = "x" }]', "signs with HS256, which auth.algorithms"),
     ('[auth]\nalgorithms = ["none"]', "auth.algorithms[0]: Invalid enum value 'none'"),
-    ('[auth]\nkeys = [{ kid = "a", secret = "(hidden)" }]', "a secret is (hidden), as it is printed"),
+    ('[auth]\nkeys = [{ kid = "a", secret = "(hidden)" }]', "auth.keys: a secret is (hidden), as it is printed"),
+    ('[store]\nbackend = "scylla"', 'store.backend "scylla" is for a cluster: set cluster.node'),
+    ('[directory]\nbackend = "redis"', 'directory.backend "redis" is for a cluster: set cluster.node'),
+    ('[cluster]\nhost = "a"', "cluster.host is for a cluster: set cluster.node"),
+    ("[cluster]\nnode = 1024", "cluster.node: Expected `int` <= 1023"),
+    ("[cluster]\nnode = 1", 'store.backend "sqlite" is one node\'s own: a cluster needs "scylla"'),
+    ('[cluster]\nnode = 1\n[store]\nbackend = "scylla"', 'directory.backend "embedded" is one node\'s own'),
+    (CLUSTER.replace('host = "10.0.0.1"', ""), "cluster.host: say where the other nodes reach this one"),
+    (
+        CLUSTER.replace("link_keys = [", "advertise = []\n#"),
+        "cluster.link_keys: nodes know each other by a shared secret",
+    ),
+    (CLUSTER.replace(', secret = "x"', ""), "cluster.link_keys: id 'a' needs exactly one of secret, secret_file"),
+    (CLUSTER.replace('"x" }', '"x" }, { id = "a", secret = "y" }'), "cluster.link_keys: id 'a' is named twice"),
+    (
+        CLUSTER.replace('secret = "x"', 'secret = "(hidden)"'),
+        "cluster.link_keys: a secret is (hidden), as it is printed",
+    ),
+    (CLUSTER + "[cluster.x]", "unknown setting cluster.x"),
+    (CLUSTER.replace("node = 1", "node = 1\nlink_port = 65535"), "3 workers need as many ports from there on"),
+    (CLUSTER.replace("node = 1", 'node = 1\nadvertise = ["chat2"]'), "cluster.advertise: 'chat2' is not host:port"),
+    (CLUSTER + '[directory.redis]\nurl = "http://a"', "directory.redis.url: write redis://host:port"),
+    (
+        CLUSTER + '[directory.redis]\nurl = "redis://:secret@a"',
+        "directory.redis.url: a password in it would be printed",
+    ),
+    (CLUSTER + '[directory.redis]\npassword = "a"\npassword_file = "b"', "give password or password_file, not both"),
+    (CLUSTER + '[store.scylla]\npassword = "a"\npassword_file = "b"', "give password or password_file, not both"),
+    (CLUSTER + "[store.scylla]\ncontact_points = []", "store.scylla.contact_points: Expected `array` of length >= 1"),
+    (CLUSTER + '[store.scylla]\nkeyspace = "a; DROP"', "store.scylla.keyspace: Expected `str` matching regex"),
 ]
 
 
@@ -100,6 +142,45 @@ def test_a_printed_configuration_hides_secrets(tmp_path: Path) -> None:
     config = load(write(tmp_path, '[[auth.keys]]\nkid = "a"\nsecret = "correct horse"'))
     assert "correct horse" not in to_toml(config)
     assert 'secret = "(hidden)"' in to_toml(config)
+
+
+def test_no_secret_of_a_cluster_is_printed(tmp_path: Path) -> None:
+    secrets = (
+        '[auth]\nresume_secret = "correct horse 1"\n[store.scylla]\npassword = "correct horse 2"\n'
+        '[directory.redis]\npassword = "correct horse 3"\n'
+    )
+    text = CLUSTER.replace('secret = "x"', 'secret = "correct horse 4"') + secrets
+    printed = to_toml(load(write(tmp_path, text)))
+    assert "correct horse" not in printed
+    assert printed.count('= "(hidden)"') == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cluster.node=2", ("cluster.node", 2)),
+        ("cluster.host=node2", ("cluster.host", "node2")),
+        ("cluster.host=10.0.0.2", ("cluster.host", "10.0.0.2")),
+        ('cluster.host="7"', ("cluster.host", "7")),
+        ('store.scylla.contact_points=["a", "b"]', ("store.scylla.contact_points", ["a", "b"])),
+        ("store.scylla.tls=true", ("store.scylla.tls", True)),
+        ("auth.resume_secret=a=b", ("auth.resume_secret", "a=b")),
+        ("cluster.host=", ("cluster.host", "")),
+    ],
+)
+def test_an_assignment_is_toml_or_a_string_as_it_is(text: str, expected: tuple[str, object]) -> None:
+    assert parse_assignment(text) == expected
+
+
+@pytest.mark.parametrize("text", ["cluster.node", "=2"])
+def test_what_is_no_assignment_is_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match="write NAME=VALUE"):
+        parse_assignment(text)
+
+
+def test_an_override_of_an_unknown_setting_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting cluster\.nod; did you mean cluster\.node\?"):
+        load(None, {"cluster.nod": 3})
 
 
 def test_the_defaults_as_a_file_are_the_defaults() -> None:

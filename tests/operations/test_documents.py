@@ -23,7 +23,7 @@ def generator() -> ModuleType:
 def test_generated_parts_are_up_to_date() -> None:
     """If not: `make docs`."""
     files = list(generator().generate())
-    assert {path.name for path, _ in files} >= {"embedded.toml", "operations.md"}
+    assert {path.name for path, _ in files} >= {"embedded.toml", "cluster.toml", "operations.md"}
     for path, text in files:
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is out of date: run `make docs`"
 
@@ -32,7 +32,9 @@ def test_every_setting_and_figure_that_operations_names_exists() -> None:
     module = generator()
     known = module.settings_table() + module.metrics_table()
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    for name in re.findall(r"`((?:serve|session|auth|limits|chat|outbox|store)\.\w+|parley_\w+)", text):
+    for name in re.findall(
+        r"`((?:serve|session|auth|limits|chat|outbox|store|cluster|directory)(?:\.\w+)+|parley_\w+)", text
+    ):
         assert f"`{name}`" in known or name == "auth.key", name
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import jwt
 import pytest
 
-from gateway.config import AuthConfig, AuthKey, ConfigError
-from gateway.keyfiles import VerificationKey, resume_key, secret_of, verification_keys
+from gateway.config import AuthConfig, AuthKey, ClusterConfig, ConfigError, LinkKeyConfig
+from gateway.keyfiles import VerificationKey, link_secrets, resume_key, secret_of, verification_keys
 
 
 def test_the_local_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
@@ -36,9 +36,9 @@ def test_many_that_start_at_once_get_one_secret(tmp_path: Path) -> None:
 
 
 def test_the_resume_key_outlives_a_restart_and_is_no_other_key(tmp_path: Path) -> None:
-    assert resume_key(tmp_path) == resume_key(tmp_path)
-    assert len(resume_key(tmp_path)) == 32
-    assert resume_key(tmp_path).hex().encode() != secret_of(tmp_path, "auth.key")
+    assert resume_key(AuthConfig(), tmp_path) == resume_key(AuthConfig(), tmp_path)
+    assert len(resume_key(AuthConfig(), tmp_path)) == 32
+    assert resume_key(AuthConfig(), tmp_path).hex().encode() != secret_of(tmp_path, "auth.key")
 
 
 def test_named_keys_replace_the_local_one(tmp_path: Path) -> None:
@@ -70,3 +70,28 @@ def test_named_keys_replace_the_local_one(tmp_path: Path) -> None:
 def test_an_unusable_key_is_one_line(tmp_path: Path, auth: AuthConfig, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         verification_keys(auth, tmp_path)
+
+
+def test_a_shared_resume_secret_is_the_same_key_in_every_data_directory(tmp_path: Path) -> None:
+    secret = "a secret that all nodes of a cluster have"
+    file = tmp_path / "resume.key"
+    file.write_text(secret + "\n")
+    inline, of_file = AuthConfig(resume_secret=secret), AuthConfig(resume_secret_file=str(file))
+    assert resume_key(inline, tmp_path / "one") == resume_key(of_file, tmp_path / "other")
+    assert resume_key(inline, tmp_path / "one") != secret.encode()[:32]
+    assert len(resume_key(inline, tmp_path)) == 32
+
+
+def test_link_keys_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "link.key"
+    file.write_text("0123456789abcdef\n")
+    keys = (LinkKeyConfig("new", secret="another one of sixteen"), LinkKeyConfig("old", secret_file=str(file)))
+    assert link_secrets(ClusterConfig(link_keys=keys)) == [
+        ("new", b"another one of sixteen"),
+        ("old", b"0123456789abcdef"),
+    ]
+
+
+def test_a_short_link_key_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="the secret 'a' has 5 bytes, it needs 16"):
+        link_secrets(ClusterConfig(link_keys=(LinkKeyConfig("a", secret="short"),)))

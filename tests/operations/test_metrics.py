@@ -9,7 +9,16 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.cluster.links import LinkStatistics
-from gateway.metrics import Histogram, WorkerCollector, WorkerMetrics, exposition, gauge
+from gateway.metrics import (
+    DirectoryFigures,
+    Histogram,
+    Sources,
+    StoreFigures,
+    WorkerCollector,
+    WorkerMetrics,
+    exposition,
+    gauge,
+)
 from gateway.ops.scrape import TextUnreadable, merge, parse
 from gateway.pump import Kernel
 from storage.statistics import CommitStatistics
@@ -23,12 +32,14 @@ def collector(metrics: WorkerMetrics) -> WorkerCollector:
     kernel = Kernel(16)
     statistics = kernel.statistics()
     kernel.shutdown()
-    return WorkerCollector(
-        metrics,
+    sources = Sources(
         kernel=lambda: statistics,
         store=lambda: commits.snapshot(queued_rows=7),
-        links=lambda: LinkStatistics(1, 2, 3, 4, 5, 6, 7),
+        links=lambda: LinkStatistics(1, 2, 3, 4, 5, 6, 7, 8, {"proof": 9}),
+        store_requests=lambda: StoreFigures(11, 12, 13, 14, 15, 16, 17),
+        directory=lambda: DirectoryFigures(True, 21, 22, 23, 24, 25, 26),
     )
+    return WorkerCollector(metrics, sources)
 
 
 def values(text: bytes) -> dict[str, float]:
@@ -57,6 +68,8 @@ def test_what_was_counted_is_told() -> None:
     assert found["parley_commit_rows_sum"] == 50
     assert found["parley_commit_queue_rows"] == 7
     assert found["parley_connections"] == 0
+    assert found["parley_link_handshakes_total"] == 8
+    assert found['parley_link_failures_total{reason="proof"}'] == 9
 
 
 def test_names_follow_prometheus() -> None:

@@ -21,6 +21,7 @@ from gateway.ops.capacity import Plan, PortState, Readings, judge
         (100_000, 1, 2, 20_000, Sizing(1, 19_488, 80_512)),
         (15_000, 1, 2, 20_000, Sizing(1, 15_000, 0)),
         (100, 0, 1, 256, Sizing(2, 64, 0)),
+        (10_000_000, 0, 2, 1024, Sizing(1023, 512, 9_476_224)),
     ],
 )
 def test_workers_follow_the_cores_and_more_where_the_file_limit_asks(
@@ -47,6 +48,13 @@ def test_failing_before_ready_again_and_again_is_given_up() -> None:
     restarts = Restarts()
     assert None not in [restarts.ended(0.0, was_ready=False) for _ in range(MAX_FAILED_STARTS - 1)]
     assert restarts.ended(0.0, was_ready=False) is None
+
+
+def test_waiting_for_a_server_of_others_is_never_given_up() -> None:
+    restarts = Restarts()
+    delays = [restarts.ended(0.0, was_ready=False, is_waiting=True) for _ in range(4 * MAX_FAILED_STARTS)]
+    assert None not in delays
+    assert delays[-1] == MAX_DELAY_S
 
 
 def test_one_life_that_was_ready_starts_the_count_of_failures_anew() -> None:

@@ -11,6 +11,7 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.node.restarts import MAX_FAILED_STARTS
 from gateway.supervisor import WorkersFailed
 from tests.operations.nodes import PATIENCE_S, Node
 
@@ -110,6 +111,32 @@ async def test_a_worker_that_answers_nothing_readable_is_shown_as_not_up(start: 
 async def test_workers_that_fail_at_every_start_end_the_node_with_one_line(tmp_path: Path) -> None:
     with trio.fail_after(PATIENCE_S), pytest.raises(WorkersFailed, match="worker 1 ended again and again"):
         await Node(tmp_path, "fail", workers=1).run()
+
+
+async def test_workers_that_wait_for_their_servers_are_started_again_and_again(start: Start) -> None:
+    node = await start("wait", workers=1)
+    await node.reports.until("started", MAX_FAILED_STARTS + 1)
+    assert await node.get("/readyz") == (503, "not ready: worker 1\n")
+    assert not node.ended.is_set()
+
+
+async def test_a_worker_that_was_stopped_is_ended_and_started_again(start: Start) -> None:
+    node = await start(hung_timeout_s=3.0)
+    started = await node.reports.until("started", 2)
+    await wait(node.ready)
+    hung = next(report for report in started if report["worker"] == 2)
+    os.kill(hung["pid"], signal.SIGSTOP)
+    [again] = await node.reports.until("started")
+    assert again["worker"] == 2
+    assert again["incarnation"] > hung["incarnation"]
+    assert not Path(f"/proc/{hung['pid']}").exists()
+
+
+async def test_a_worker_that_answers_no_scrape_but_lives_is_left_alone(start: Start) -> None:
+    node = await start("mute", workers=1, hung_timeout_s=3.0)
+    await wait(node.ready)
+    for _ in range(5):  # a second each: the scrape waits so long for it
+        assert (await metrics(node))["parley_worker_restarts_total", "1"] == 0
 
 
 async def test_draining_asks_every_worker_and_ends_when_they_have(start: Start) -> None:

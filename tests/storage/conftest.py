@@ -1,20 +1,35 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 
 from storage.api import Store
+from storage.scylla.settings import ScyllaSettings
+from tests.servers.cassandra import CassandraNode
 from tests.storage.backends import BACKENDS, MakeStore, Stores
+from tests.storage.scylla.keyspace import Keyspace
 
 OpenStore = Callable[..., Awaitable[Store]]
 
 
+@pytest.fixture(scope="session")
+def scylla_keyspace() -> Iterator[Keyspace]:
+    keyspace = Keyspace()
+    yield keyspace
+    keyspace.close()
+
+
+@pytest.fixture
+def scylla_settings(cassandra: CassandraNode, scylla_keyspace: Keyspace) -> ScyllaSettings:
+    """A keyspace on a real server, with empty tables."""
+    return scylla_keyspace.emptied(cassandra.host, cassandra.port)
+
+
 @pytest.fixture(params=BACKENDS)
-def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
-    return BACKENDS[request.param](tmp_path)
+def make_store(request: pytest.FixtureRequest) -> MakeStore:
+    return BACKENDS[request.param](request)
 
 
 @pytest.fixture

@@ -44,6 +44,13 @@ def batch(rows: Sequence[Message], changes: Sequence[MembershipChange] = ()) -> 
     return Batch(rows[0].chat_id, rows[0].seq >> 40, rows[0].prev_seq, rows, changes)
 
 
+def in_conflict(store: Store, changes: Sequence[MembershipChange] = ()) -> Batch:
+    """A batch that a store refuses in which row 1 is: another row 1; or, where that is not noticed, one whose seqs fall."""
+    if store.terms is None:
+        return batch([row(1, body=b"other"), row(2)], changes)
+    return batch([row(2), row(1)], changes)
+
+
 def rows_of(first: int, last: int, *, chat_id: int = CHAT, epoch: int = 1) -> list[Message]:
     return [row(counter, chat_id=chat_id, epoch=epoch) for counter in range(first, last + 1)]
 

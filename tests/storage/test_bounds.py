@@ -9,7 +9,7 @@ import trio
 
 from storage.api import Appended, Store, StoreUnavailable
 from tests.storage.conftest import OpenStore
-from tests.storage.logs import CHAT, HIGH, LOW, append, batch, id_of, log_of, own, rows_of
+from tests.storage.logs import CHAT, HIGH, LOW, append, batch, in_conflict, log_of, own, rows_of
 
 
 async def test_beyond_the_queue_bound_a_batch_ends_unavailable_and_the_queued_ones_are_stored(
@@ -119,5 +119,5 @@ async def test_a_conflict_is_counted_as_an_error(store: Store) -> None:
     await own(store)
     await append(store, batch(rows_of(1, 1)))
     before = store.statistics().errors
-    await append(store, batch([rows_of(1, 1)[0]._replace(client_msg_id=id_of(9))]))
+    await append(store, in_conflict(store))
     assert store.statistics().errors == before + 1

@@ -64,3 +64,20 @@ async def test_a_complete_record_forgets_what_is_not_named(stores: Stores) -> No
     await stores.other.set_cursors(LOW, PHONE, {}, True)
     assert await stores.one.read_cursors(LOW, PHONE) == {}
     assert await stores.one.read_cursors(LOW, TABLET) == {CHAT: 1}
+
+
+async def test_after_a_record_was_set_downward_what_is_acknowledged_again_counts_again(stores: Stores) -> None:
+    await stores.one.raise_cursors([(LOW, PHONE, CHAT, Seq(9)), (LOW, PHONE, OTHER_CHAT, Seq(7))])
+    await stores.other.set_cursors(LOW, PHONE, {CHAT: Seq(2)}, True)
+    await stores.one.raise_cursors([(LOW, PHONE, CHAT, Seq(4)), (LOW, PHONE, OTHER_CHAT, Seq(7))])
+    assert await stores.other.read_cursors(LOW, PHONE) == {CHAT: 4, OTHER_CHAT: 7}
+    await stores.other.raise_cursors([(LOW, PHONE, CHAT, Seq(12))])
+    await stores.one.raise_cursors([(LOW, PHONE, CHAT, Seq(11))])
+    assert await stores.other.read_cursors(LOW, PHONE) == {CHAT: 12, OTHER_CHAT: 7}
+
+
+async def test_a_record_that_was_set_upward_is_not_lowered_by_less(stores: Stores) -> None:
+    await stores.one.raise_cursors([(LOW, PHONE, CHAT, Seq(3))])
+    await stores.one.set_cursors(LOW, PHONE, {CHAT: Seq(50)}, False)
+    await stores.other.raise_cursors([(LOW, PHONE, CHAT, Seq(8))])
+    assert await stores.one.read_cursors(LOW, PHONE) == {CHAT: 50}

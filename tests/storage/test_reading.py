@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.protocol.identifiers import ChatId, UserId, seq_of
+from gateway.protocol.identifiers import ChatId, Epoch, UserId, seq_of
 from storage.api import RESEND_DAYS, TAIL_ROWS, Chat, Head, Member, OpenedChat, Store, Watermark
 from tests.storage.backends import Stores
 from tests.storage.conftest import OpenStore
@@ -107,7 +107,7 @@ async def test_heads_are_the_newest_rows_and_empty_logs_are_absent(stores: Store
     await append(stores.one, batch(rows_of(1, 7, chat_id=one)), batch(rows_of(1, 2, chat_id=two)))
     await own(stores.one)
     await append(stores.one, batch(rows_of(8, 8, chat_id=one, epoch=2)))
-    assert await stores.other.heads([one, two, empty]) == {
+    assert await stores.other.heads(dict.fromkeys([one, two, empty], Epoch(2))) == {
         one: Head(seq_of(2, 8), TIME_MS + 8),
         two: Head(seq_of(1, 2), TIME_MS + 2),
     }

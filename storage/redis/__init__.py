@@ -1,0 +1,1 @@
+"""The directory on Redis: who lives, who is connected where, and rates that all workers share."""
