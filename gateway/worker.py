@@ -150,7 +150,7 @@ class Worker:
         self.locations = Locations(self.directory, self.finish_cycle)
         self.slots = Slots(store, me, self.directory, self.links)
         tell_ended = backends.tell_ended
-        self._departures = Departures(self.links, lambda: self.directory.workers, tell_ended) if tell_ended else None
+        self._departures = Departures(me[0], lambda: self.directory.workers, tell_ended) if tell_ended else None
         self._make_chats()
         self._make_gate(max_clients)
         self._wire()
@@ -245,6 +245,8 @@ class Worker:
     def _wire(self) -> None:
         self.slots.on_stop = self.actors.stop
         self.slots.on_lost = self.actors.slot_lost
+        if self._departures is not None:
+            self.slots.on_gone = self._departures.take
         self.links.on_push = self.pushes.deliver
         self.links.on_lost_pushes = self.pushes.lost
         self.links.on_lost = self.locations.worker_gone

@@ -98,10 +98,6 @@ class HandOverTimedOut(StoreUnavailable):
     """The slot's holder lives and has not let go in time, or the store could not say. Nothing was written; try later."""
 
 
-def _ignore_loss(slot: int, epoch: Epoch) -> None:
-    """Nobody listens yet."""
-
-
 async def _stop_nothing(slots: Sequence[int]) -> None:
     await trio.lowlevel.checkpoint()
 
@@ -122,8 +118,10 @@ class Slots:
         process does."""
         self.on_stop: Callable[[Sequence[int]], Awaitable[None]] = _stop_nothing
         """Stop serving these slots for good; return when no batch of theirs is in flight. Must end within seconds."""
-        self.on_lost: Callable[[int, Epoch], None] = _ignore_loss
+        self.on_lost: Callable[[int, Epoch], None] = lambda slot, epoch: None
         """The store does not confirm this slot under this epoch: its tenure is over."""
+        self.on_gone: Callable[[frozenset[WorkerId]], None] = lambda workers: None
+        """The listed workers whose sockets refuse are these now."""
         self._store = store
         self._me, self._incarnation = owner
         self._clock = clock
@@ -134,7 +132,7 @@ class Slots:
         self._directory = directory
         self._links = links
         self._placement = Placement()
-        self._suspects = Suspects(links.is_refused, self._place)
+        self._suspects = Suspects(links.is_refused, self._take_gone)
         self._tenures: dict[int, Tenure] = {}
         self._settling: dict[int, Tenure] = {}
         """Won, and not served yet: a former owner may still speak."""
@@ -207,6 +205,10 @@ class Slots:
         """There is cause to look whether this worker's process has ended, though the directory lists it."""
         if worker in self._directory.workers:
             self._suspects.suspect(worker)
+
+    def _take_gone(self) -> None:
+        self._place()
+        self.on_gone(self._suspects.gone)
 
     def _place(self) -> None:
         workers = self._directory.workers.values()

@@ -11,6 +11,7 @@ import trio
 
 from gateway.cluster.directory import DirectoryUnavailable, WorkerRecord, Workers
 from gateway.cluster.links import Reply
+from gateway.cluster.suspects import Suspects
 from gateway.cluster.wire import LinkOp
 from gateway.departures import Departures
 from gateway.protocol.identifiers import WorkerId, worker_of
@@ -37,7 +38,10 @@ class Site:
             worker: Process(worker, 1, str(directory / f"{worker}.sock"), time.monotonic, TCP)
             for worker in (ME, NEIGHBOUR, ELSEWHERE, ALSO_ELSEWHERE)
         }
-        self.departures = Departures(self.processes[ME].links, lambda: self.workers, self._tell_ended)
+        self.departures = Departures(ME, lambda: self.workers, self._tell_ended)
+        links = self.processes[ME].links
+        self.suspects = Suspects(links.is_refused, lambda: self.departures.take(self.suspects.gone))
+        links.add_lost_listener(self.suspects.suspect)
 
     async def _tell_ended(self, worker: WorkerId, incarnation: int) -> None:
         await trio.lowlevel.checkpoint()
@@ -51,6 +55,7 @@ class Site:
         self.workers = {worker: WorkerRecord(worker, 1, "", False) for worker in self.processes}
         self.processes[ME].links.set_peers({worker: process.peer for worker, process in self.processes.items()})
         await self._nursery.start(self.departures.run)
+        self._nursery.start_soon(self.suspects.run)
 
     async def talk_to(self, worker: WorkerId) -> None:
         """There is a link from the first worker to this one."""
