@@ -150,11 +150,11 @@ class Grouping:
         self._open[replicas[0]] = Group(replicas[0], now, unit)
         return pushed_out
 
-    def oldest(self) -> Group | None:
-        return next(iter(self._open.values()), None)
+    def groups(self) -> list[Group]:
+        return list(self._open.values())
 
-    def pop_oldest(self) -> Group:
-        return self._open.pop(next(iter(self._open)))
+    def pop(self, group: Group) -> Group:
+        return self._open.pop(group.coordinator)
 
     def pop_all(self) -> list[Group]:
         groups = list(self._open.values())

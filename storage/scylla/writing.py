@@ -1,15 +1,19 @@
 """The way of a write: unit, group, request, and back to whoever gave it.
 
 Owns the queue of rows that are not sent yet, and its bounds. Invariants: a unit ends exactly once; a call that is refused had
-nothing sent; groups are sent oldest first, and an open one no earlier than its linger unless it is full. While all requests
-are out the groups go on filling, so a slow cluster gets larger batches instead of more of them.
+nothing sent; groups are sent oldest first, and an open one no earlier than its linger unless it is full. While a request to the
+same coordinator is under way an open group goes on filling, for at most ``linger_max_s``: what arrives during one request
+is the next, so that a slow cluster, or one that many workers write to, gets larger batches instead of more of them. (A request
+costs the client some 200 us, a row in it 20.)
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import trio
 from cassandra.query import BatchStatement, BatchType, BoundStatement
@@ -55,11 +59,13 @@ class Writing:
         self._timers = timers
         self._open = Grouping(replicas.of)
         self._ready: deque[Group] = deque()
-        self._is_linger_due = False
+        self._wake_s = math.inf
         self._is_closed = False
         self._has_ended = False
         self._room = trio.lowlevel.ParkingLot()
         self.in_flight = 0
+        self._under_way: Counter[Any] = Counter()
+        """Requests by coordinator."""
         self.waiting_rows = 0
         self._waiting_bytes = 0
         self.rows = 0
@@ -148,23 +154,33 @@ class Writing:
             if self._ready:
                 self._send(self._ready.popleft(), now)
                 continue
-            oldest = self._open.oldest()
-            if oldest is None:
+            if not self._open:
                 break
-            if oldest.opened_at + self._settings.linger_s > now:
-                self._wake_at(oldest.opened_at + self._settings.linger_s)
+            if not self._open_groups_are_sent(now):
                 break
-            self._send(self._open.pop_oldest(), now)
         if self.has_room_for(1) and not self._is_crowded:
             self._room.unpark_all()
 
+    def _open_groups_are_sent(self, now: float) -> bool:
+        """One that is due, if there is one; else somebody comes when one is."""
+        settings = self._settings
+        earliest = math.inf
+        for group in self._open.groups():
+            linger_s = settings.linger_max_s if self._under_way[group.coordinator] else settings.linger_s
+            if group.opened_at + linger_s <= now:
+                self._send(self._open.pop(group), now)
+                return True
+            earliest = min(earliest, group.opened_at + linger_s)
+        self._wake_at(earliest)
+        return False
+
     def _wake_at(self, time_s: float) -> None:
-        if not self._is_linger_due:
-            self._is_linger_due = True
+        if time_s < self._wake_s:
+            self._wake_s = time_s
             self._timers.call_at(time_s, self._linger_ended)
 
     def _linger_ended(self) -> None:
-        self._is_linger_due = False
+        self._wake_s = math.inf
         self._send_what_is_due(trio.current_time())
 
     def _send(self, group: Group, now: float) -> None:
@@ -173,6 +189,7 @@ class Writing:
             self._refuse(group, "the cluster is too slow: the write did not come to be sent in time")
             return
         self.in_flight += 1
+        self._under_way[group.coordinator] += 1
         self.rows += group.row_count
         self.groups += 1
         statement = statement_of(group, self._settings.keyspace)
@@ -180,6 +197,7 @@ class Writing:
 
     def _ended(self, group: Group, outcome: Answer | StoreError) -> None:
         self.in_flight -= 1
+        self._under_way[group.coordinator] -= 1
         if isinstance(outcome, StoreConflict) and len(group.units) > 1:
             self._send_apart(group)
         else:
