@@ -26,7 +26,7 @@ from typing import NamedTuple
 from parley.tokens import Identity, Mint
 
 ROOT = Path(__file__).resolve().parent.parent
-START_TIMEOUT_S = 40.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 40.0
 ACCEPT_TIMEOUT_S = 5.0
 
