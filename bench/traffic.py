@@ -29,6 +29,8 @@ from gateway.protocol.messages import Error, Msg, Op, Sent
 MEMO_LIMIT = 8192
 _MSG, _SENT = int(Op.MSG), int(Op.SENT)
 _FOREIGN = -1
+_NEVER = 1 << 62
+"""No message has this number: nothing is measured before ``measure_from_now``."""
 
 
 class Channel:
@@ -58,7 +60,7 @@ class Traffic:
         self._memo: dict[bytes, tuple[int, int, int, int]] = {}
         self._acks = Acks(list(self._chains.items())) if do_ack else None
         self._times_ns = array("q")
-        self.measured_from = 0
+        self.measured_from = _NEVER
         self.delivered = Histogram()
         self.acknowledged = Histogram()
         self.deliveries = 0
