@@ -6,6 +6,7 @@ for messages are the hot path: two microseconds a row, of which there may be tho
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,7 +30,8 @@ NO_TARGET = -1
 _PLAIN, _DEFLATED = b"\0", b"\1"
 _DEFLATE_BYTES = 512
 _SYSTEM = int(Kind.SYSTEM)
-_MESSAGE_WIDTH = len(Message._fields)
+_HEAD = struct.Struct(">QQQQIq16s16s")
+"""prev_seq, sender, device, time_ms, kind, target (or NO_TARGET), client_msg_id, digest. What a later release adds follows."""
 
 
 def bucket_of(seq: int) -> int:
@@ -53,12 +55,9 @@ def row_writes(rows: Sequence[Message], base_seq: int, epoch: int, changes: dict
     writes = []
     for row in rows:
         chat_id, seq, prev_seq, sender_id, device, time_ms, kind, body, client_msg_id, target_seq, digest = row
-        if target_seq is None:
-            target_seq = NO_TARGET
-        values = (
-            *(chat_id, bucket, seq, base_seq, prev_seq, sender_id, device, time_ms),
-            *(int(kind), body, client_msg_id, target_seq, digest),
-        )
+        target = NO_TARGET if target_seq is None else target_seq
+        head = _HEAD.pack(prev_seq, sender_id, device, time_ms, kind, target, client_msg_id, digest)
+        values = (chat_id, bucket, seq, base_seq, head, body)
         if changes and seq in changes:
             writes.append(Write(PUT_CHANGING_MESSAGE, (*values, changes[seq], epoch)))
         else:
@@ -68,7 +67,7 @@ def row_writes(rows: Sequence[Message], base_seq: int, epoch: int, changes: dict
 
 def resend_writes(rows: Sequence[Message], epoch: int) -> list[Write]:
     return [
-        Write(PUT_RESEND, (row.chat_id, row.sender_id, row.client_msg_id, row.seq, row.digest, epoch))
+        Write(PUT_RESEND, (row.chat_id, row.sender_id, row.client_msg_id, row.seq, epoch))
         for row in rows
         if row.kind != _SYSTEM
     ]
@@ -76,11 +75,11 @@ def resend_writes(rows: Sequence[Message], epoch: int) -> list[Write]:
 
 def message_of(row: Sequence[Any]) -> Message:
     """From a row that begins with a message's columns. A body that was deleted reads as none."""
-    message = Message._make(row[:_MESSAGE_WIDTH])
-    if message.target_seq == NO_TARGET or message.body is None:
-        target_seq = None if message.target_seq == NO_TARGET else message.target_seq
-        message = message._replace(target_seq=target_seq, body=message.body or b"")
-    return message
+    chat_id, seq, head, body = row[:4]
+    prev_seq, sender_id, device, time_ms, kind, target, client_msg_id, digest = _HEAD.unpack_from(head)
+    target_seq = None if target == NO_TARGET else target
+    place, sender = (chat_id, seq, prev_seq), (sender_id, device)
+    return Message(*place, *sender, time_ms, kind, body or b"", client_msg_id, target_seq, digest)
 
 
 # ------------------------------------------------------------------------------------------------- changes

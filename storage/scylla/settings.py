@@ -32,7 +32,7 @@ class ScyllaSettings(NamedTuple):
     servers give their own replicas (``write_request_timeout``), so a coordinator that knows more has said so by then."""
     linger_s: float = 0.002
     """How long a write waits for others to share its request. At 5,000 messages/s and two rows each that is 20 rows."""
-    linger_max_s: float = 0.02
+    linger_max_s: float = 0.006
     """And how long while a request to the same coordinator is under way: what comes meanwhile is the next one."""
     max_in_flight_writes: int = 64
     """Requests; each may hold a hundred rows."""

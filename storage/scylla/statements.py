@@ -45,24 +45,23 @@ READ_CHANGED = Statement("read_changed", "SELECT DISTINCT part, changed FROM slo
 
 # ------------------------------------------------------------------------------------------------ messages
 
-_MESSAGE = "chat_id, seq, prev_seq, sender_id, sender_device, time_ms, kind, body, client_msg_id, target_seq, digest"
+_MESSAGE = "chat_id, seq, head, body"
 
 PUT_MESSAGE = Statement(
     "put_message",
-    "INSERT INTO messages (chat_id, bucket, seq, base_seq, prev_seq, sender_id, sender_device, time_ms, kind, body,"
-    " client_msg_id, target_seq, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+    "INSERT INTO messages (chat_id, bucket, seq, base_seq, head, body) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
     key=(0, 1),
 )
 PUT_CHANGING_MESSAGE = Statement(
     "put_changing_message",
-    "INSERT INTO messages (chat_id, bucket, seq, base_seq, prev_seq, sender_id, sender_device, time_ms, kind, body,"
-    " client_msg_id, target_seq, digest, changes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+    "INSERT INTO messages (chat_id, bucket, seq, base_seq, head, body, changes) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " USING TIMESTAMP ?",
     key=(0, 1),
 )
 """A message row with what it changes of the chat and its members."""
 PUT_RESEND = Statement(
     "put_resend",
-    "INSERT INTO resends (chat_id, sender_id, client_msg_id, seq, digest) VALUES (?, ?, ?, ?, ?)"
+    "INSERT INTO resends (chat_id, sender_id, client_msg_id, seq) VALUES (?, ?, ?, ?)"
     f" USING TTL {RESEND_DAYS * 86_400} AND TIMESTAMP ?",
     key=(0, 1),
 )

@@ -16,12 +16,21 @@ from pathlib import Path
 
 from tests.servers import installing
 from tests.servers.addresses import NoAddress
-from tests.servers.cassandra import CassandraNode
+from tests.servers.cassandra import PATIENT, CassandraNode
+from tests.servers.cassandra_settings import QUICK_TO_WRITE
 from tests.servers.installing import ServerMissing
 from tests.servers.redis import RedisServer
 
 HEAP_MB = 1536
 """Twice what tests give it: a bench writes for minutes."""
+
+ROOMY = {
+    "memtable_heap_space": None,
+    "commitlog_segment_size": "32MiB",
+    "concurrent_writes": 256,
+    "commitlog_sync_group_window": "1ms",
+}
+"""What tests make small: a flush of the memtable every few seconds would be measured too."""
 
 MISSING = 3
 
@@ -32,7 +41,13 @@ def main(command: Sequence[str]) -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="parley-servers-") as folder, ExitStack() as running:
         try:
-            cassandra = CassandraNode(installing.find_cassandra(), Path(folder) / "cassandra", heap_mb=HEAP_MB)
+            cassandra = CassandraNode(
+                installing.find_cassandra(),
+                Path(folder) / "cassandra",
+                heap_mb=HEAP_MB,
+                settings={**PATIENT, **ROOMY},
+                machine=QUICK_TO_WRITE,
+            )
             redis = RedisServer(installing.find_redis(), Path(folder))
             for server in (redis, cassandra):
                 running.callback(server.close)

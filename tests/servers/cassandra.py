@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.servers import cql
-from tests.servers.cassandra_settings import LOGBACK, NATIVE_PORT, Place, configuration, java_options
+from tests.servers.cassandra_settings import (
+    LOGBACK,
+    NATIVE_PORT,
+    QUICK_TO_START,
+    Place,
+    configuration,
+    java_options,
+)
 from tests.servers.installing import Cassandra
 from tests.servers.processes import ServerProcess
 
@@ -44,6 +51,7 @@ class CassandraNode:
         heap_mb: int = ONE_NODE_HEAP_MB,
         settings: Mapping[str, object] = PATIENT,
         place: Place | None = None,
+        machine: Sequence[str] = QUICK_TO_START,
     ) -> None:
         place = place or Place.alone()
         self.host = place.host
@@ -51,7 +59,7 @@ class CassandraNode:
         self._folder = folder
         self._yaml = configuration(folder, place, settings)
         ring_delay_ms = 4000 if len(place.seeds) > 1 else 0  # with less, the second node of a cluster fails to join
-        options = java_options(folder, installed.jars, heap_mb, ring_delay_ms)
+        options = java_options(folder, installed.jars, heap_mb, ring_delay_ms, machine)
         classes = ":".join(str(jar) for jar in sorted(installed.jars.glob("*.jar")))
         command = [str(installed.java), *options, "-cp", classes, DAEMON]
         self.process = ServerProcess(f"Cassandra on {self.host}", command, folder)

@@ -7,7 +7,7 @@ a row on the disk before it acknowledges it, as in production. The rest is to st
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,8 +97,17 @@ def configuration(folder: Path, place: Place, overrides: Mapping[str, object]) -
     return json.dumps({name: value for name, value in settings.items() if value is not None}, indent=1)
 
 
-def java_options(folder: Path, jars: Path, heap_mb: int, ring_delay_ms: int) -> list[str]:
-    """For Java 17. One compiler tier costs 6.3 s of CPU to start, both cost 8.3 s; the serial collector is the smallest."""
+QUICK_TO_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""One compiler tier costs 6.3 s of CPU to start, both cost 8.3 s; the serial collector is the smallest."""
+
+QUICK_TO_WRITE = ("-XX:+UseG1GC", "-XX:MaxGCPauseMillis=100")
+"""For benches: Cassandra's own collector, and all of the compiler."""
+
+
+def java_options(
+    folder: Path, jars: Path, heap_mb: int, ring_delay_ms: int, machine: Sequence[str] = QUICK_TO_START
+) -> list[str]:
+    """For Java 17. ``machine``: its collector and compiler."""
     properties = {
         "cassandra.config": f"file://{folder}/cassandra.yaml",
         "cassandra.storagedir": str(folder),
@@ -113,7 +122,7 @@ def java_options(folder: Path, jars: Path, heap_mb: int, ring_delay_ms: int) -> 
         "io.netty.tryReflectionSetAccessible": "true",
     }
     return [
-        *(f"-Xms{heap_mb}m", f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+        *(f"-Xms{heap_mb}m", f"-Xmx{heap_mb}m", *machine),
         *("-XX:+ExitOnOutOfMemoryError", "-XX:-UsePerfData"),
         *(f"--add-exports={package}=ALL-UNNAMED" for package in EXPORTS),
         *(f"--add-opens={package}=ALL-UNNAMED" for package in OPENS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from storage.scylla.store import ScyllaStore
 from storage.sqlite import SqliteStore
 from tests.simulation.boundary import Boundary
 from tests.simulation.cql import SCHEMA, read_schema
+from tests.simulation.dice import Dice
 from tests.simulation.executor import Plans, SimulatedExecutor
 from tests.simulation.immediately import Immediately
 from tests.simulation.replicas import Cluster
@@ -50,7 +50,7 @@ def scylla(request: pytest.FixtureRequest) -> MakeStore:
 
 def replicas(request: pytest.FixtureRequest) -> MakeStore:
     """The same tables over three simulated replicas, of which none fails."""
-    cluster = Cluster(Immediately(), random.Random(1), is_calm=True)
+    cluster = Cluster(Immediately(), Dice(1), is_calm=True)
     plans = Plans(read_schema(SCHEMA))
     return lambda **options: ScyllaStore(SimulatedExecutor(cluster, plans, Boundary(lambda: 0.0)), **options)
 

@@ -90,9 +90,9 @@ async def test_a_resend_row_whose_message_is_another_or_none_finds_nothing(
     await own(store)
     await append(store, batch(rows_of(1, 2)))
     stray = [
-        Write(PUT_RESEND, (CHAT, LOW, id_of(50), row(2).seq, b"d" * 16, 1)),
-        Write(PUT_RESEND, (CHAT, LOW, id_of(51), row(77).seq, b"d" * 16, 1)),
-        Write(PUT_RESEND, (CHAT, HIGH, id_of(1), row(1).seq, b"d" * 16, 1)),
+        Write(PUT_RESEND, (CHAT, LOW, id_of(50), row(2).seq, 1)),
+        Write(PUT_RESEND, (CHAT, LOW, id_of(51), row(77).seq, 1)),
+        Write(PUT_RESEND, (CHAT, HIGH, id_of(1), row(1).seq, 1)),
     ]
     await executor.write(stray)
     assert await store.find_sent(CHAT, LOW, [id_of(50), id_of(51), id_of(2)]) == [row(2)]
@@ -103,7 +103,7 @@ async def test_a_body_that_was_deleted_reads_as_none_and_its_row_stays(executor:
     await own(store)
     await append(store, batch(rows_of(1, 2)))
     (write,) = (w for w in batch_writes(batch([row(3)])) if w.statement is PUT_MESSAGE)
-    values = [None if index == 9 else value for index, value in enumerate(write.values)]
+    values = [None if index == 5 else value for index, value in enumerate(write.values)]
     await executor.write([Write(PUT_MESSAGE, tuple(values))])
     assert await log_of(store) == [*rows_of(1, 2), row(3)._replace(body=b"")]
 

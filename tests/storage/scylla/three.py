@@ -23,6 +23,7 @@ from tests.simulation.agenda import Agenda
 from tests.simulation.boundary import Boundary
 from tests.simulation.cells import Mutation
 from tests.simulation.cql import read_schema
+from tests.simulation.dice import Dice
 from tests.simulation.executor import Plans, SimulatedExecutor
 from tests.simulation.replicas import TIMEOUT_S, Cluster
 from tests.storage.logs import own
@@ -34,7 +35,7 @@ class Replicas(Cluster):
     """``reached``: the replicas that writes reach, at once; None: all of them, as usual. Fewer than two: it times out."""
 
     def __init__(self, agenda: Agenda) -> None:
-        super().__init__(agenda, random.Random(1), is_calm=True)
+        super().__init__(agenda, Dice(1), is_calm=True)
         self.reached: Sequence[int] | None = None
         self._clock = agenda
 
