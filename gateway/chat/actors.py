@@ -29,6 +29,7 @@ from storage.api import Appended, Batch, Message, SlotLost, Store, StoreError
 
 APPEND_AGAIN_S = 0.1
 STOP_TIMEOUT_S = 4.0
+STOPPING_PERIOD_S = 0.005
 BOUNDS_PERIOD_S = 2.0
 PARKED_PERIOD_S = 0.05
 PARKED_TIMEOUT_S = 3.0
@@ -306,7 +307,7 @@ class Actors:
         """Serve these slots no more; return when nothing of them is in flight and their marks are written."""
         with trio.move_on_after(STOP_TIMEOUT_S):
             while any(actor.is_in_flight for actor in self._of_slots(slots)):
-                await trio.sleep(0.005)
+                await trio.sleep(STOPPING_PERIOD_S)
         for actor in self._of_slots(slots):
             self._close(actor, Code.MOVED, "the chat moves to another owner")
         await self.marks.write()
