@@ -13,6 +13,7 @@ from gateway.protocol.identifiers import seq_of
 from storage.api import Message
 from storage.scylla.pages import Pages, Span
 from storage.scylla.ports import Row, Statement
+from storage.scylla.rows import row_writes
 from storage.scylla.statements import READ_CHAT, READ_OLDEST
 from tests.storage.logs import CHAT, row
 
@@ -47,7 +48,8 @@ class OneLog:
         self._pointer = pointer
         self._buckets: dict[int, list[Row]] = {}
         for message in log:
-            values: Row = tuple(-1 if name == "target_seq" else value for name, value in message._asdict().items())
+            chat_id, _, seq, _, head, body, _ = row_writes([message], 0, 1, {})[0].values
+            values: Row = (chat_id, seq, head, body)
             self._buckets.setdefault((message.seq & COUNTERS) // BUCKET, []).append(values)
 
     async def read(self, statement: Statement, *values: Any) -> list[Row]:
