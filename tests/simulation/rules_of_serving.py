@@ -143,7 +143,7 @@ class _Ahead:
         self.committed = actor.head
 
 
-def two_in_flight(patches: Patches) -> None:  # noqa: C901  # one rule, one place  # one rule, one place
+def two_in_flight(patches: Patches) -> None:  # noqa: C901  # one rule, one place
     """The next batch does not wait for the end of the one before."""
     second: dict[ChatActor, Draft] = {}
     ended: dict[ChatActor, bool] = {}

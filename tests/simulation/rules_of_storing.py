@@ -184,21 +184,19 @@ def bucket_not_adopted(patches: Patches) -> None:
 
 
 def members_not_adopted(patches: Patches) -> None:
-    def begin(self: Adoptions, chat_id: int, epoch: int, tail: Any, bucket: int) -> Any:
-        begun = original(self, chat_id, epoch, tail, bucket)
-        begun.changes = []
-        return begun
+    async def settle(self: Adoptions, one: Any, writes: Sequence[Write], latest: float) -> None:
+        await original(self, one, [] if writes is one.changes else writes, latest)
 
-    original = patches.set(Adoptions, "_begin", begin)
+    original = patches.set(Adoptions, "_settle", settle)
 
 
 def members_with_the_rows(patches: Patches) -> None:
-    def begin(self: Adoptions, chat_id: int, epoch: int, tail: Any, bucket: int) -> Any:
-        begun = original(self, chat_id, epoch, tail, bucket)
-        begun.rows, begun.changes = begun.rows + begun.changes, []
-        return begun
+    """In one write with them, instead of after their acknowledgement."""
 
-    original = patches.set(Adoptions, "_begin", begin)
+    async def settle(self: Adoptions, one: Any, writes: Sequence[Write], latest: float) -> None:
+        await original(self, one, [] if writes is one.changes else [*writes, *one.changes], latest)
+
+    original = patches.set(Adoptions, "_settle", settle)
 
 
 def members_not_waited_for(patches: Patches) -> None:

@@ -20,27 +20,26 @@ HUNT = 600
 """Schedules within which a rule that is missing must be found."""
 SLOW_HUNT = 3_000
 
-RARE = frozenset({"raise", "adopt-ids", "adopt-ts", "repair", "pointer", "epoch-ts", "head", "check-memory"})
+RARE = frozenset({"adopt-ids", "adopt-ts", "head", "lookback"})
 """Rules that a few schedules in a thousand need: hunted for longer, and not by every run."""
 
-NEVER_FOUND = {
-    "before": "a holder asks twice a second, so that only four lost answers in a row leave it with a late one",
-    "check-base": "a chat that is not confirmed forms no batch: the head that moved too soon is seen by nobody",
-    "adopt-same": "only a read that shows more or less than the one before, by an owner that lives on",
-    "members-first": "only where member rows are lost and their owner ends before the next change",
-    "pointer-ts": "the buckets' values rise as the clocks do, unless a clock is wrong by more than a takeover",
-    "pointer-first": "the bucket is written with the rows, and one of the two must be lost alone",
-    "pointer-again": "only where the bucket's raise was half written and its batch was not",
-    "fence-ts": "no schedule has shown it, nor has one of the model that the rule comes from",
-    "members-after": "no schedule has shown it, nor has one of the model that the rule comes from",
-    "lookback": "a SEND must be late by more than its resend, and meet an owner that has forgotten the id",
+NOT_FOUND = {
+    "before": "600 schedules; a holder asks twice a second, so a late answer is mostly followed by one that tells of the loss",
+    "check-memory": "1,500 schedules; an earlier mix of faults showed it once in 229",
+    "check-base": "600 schedules; perhaps hidden by the chat's own check before it goes on",
+    "adopt-same": "1,500 schedules",
+    "pointer-first": "600 schedules; nor was it ever shown in the model that the rule comes from",
+    "pointer-again": "600 schedules",
+    "repair": "1,500 schedules; perhaps because an adoption writes again what a takeover rests on",
+    "fence-ts": "600 schedules; nor was it ever shown in the model that the rule comes from",
+    "members-after": "1,500 schedules; nor was it ever shown in the model that the rule comes from",
 }
-"""Rules whose absence no schedule has shown yet, and what it would take."""
+"""Rules whose absence has not been shown, and in how many schedules. The explanations are guesses: none was tried."""
 
 RULES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in RARE else [])
     for name in all_rules()
-    if name not in NEVER_FOUND
+    if name not in NOT_FOUND
 ]
 
 
