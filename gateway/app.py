@@ -29,7 +29,7 @@ from gateway.node.errors import CannotServe
 from gateway.node.ports import bind
 from gateway.node.process import WAITING_STATUS
 from gateway.node.spec import MAX_SPEC_BYTES, WorkerSpec, decode_spec
-from gateway.ops.capacity import Finding
+from gateway.ops.findings import Finding
 from gateway.protocol.identifiers import WorkerId
 from gateway.supervisor import supervise
 from gateway.worker import CannotListen, Identity, LinkPlace, Secrets, Worker

@@ -13,7 +13,7 @@ import trio
 from gateway.backends import NameUnknown, link_addresses, link_keys, redis_settings, scylla_settings
 from gateway.config import Config
 from gateway.node import ports
-from gateway.ops.capacity import Finding
+from gateway.ops.findings import Finding
 
 TIMEOUT_S = 60.0
 
@@ -26,9 +26,8 @@ async def examine(config: Config) -> list[Finding]:
     scylla_given, redis_given = scylla_settings(config), redis_settings(config)
     findings = [*await _links(config), *_shared_keys(config)]
     with trio.move_on_after(TIMEOUT_S) as scope:
-        findings += [Finding(*found) for found in await scylla.examine(scylla_given)]
-        asked = await trio.to_thread.run_sync(redis.examine, redis_given, abandon_on_cancel=True)
-        findings += [Finding(*found) for found in asked]
+        findings += await scylla.examine(scylla_given)
+        findings += await trio.to_thread.run_sync(redis.examine, redis_given, abandon_on_cancel=True)
     if scope.cancelled_caught:
         findings.append(Finding("servers", False, f"no answer within {TIMEOUT_S:g} s", "look at their logs"))
     return findings

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from gateway.config import Config, ServeConfig
 from gateway.node import ports
-from gateway.ops.capacity import Finding, Plan, PortState, Readings, Verdict, judge
+from gateway.ops.capacity import Plan, PortState, Readings, Verdict, judge
+from gateway.ops.findings import Finding
 
 PROC = Path("/proc")
 UNLIMITED = 1 << 40

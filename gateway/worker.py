@@ -23,12 +23,11 @@ from gateway.chat.ports import Room
 from gateway.cluster.directory import (
     Directory,
     DirectoryUnavailable,
-    Outcome,
-    Registered,
     Registration,
     Replaced,
     WorkerRecord,
     Workers,
+    superseded,
 )
 from gateway.cluster.heads import Heads
 from gateway.cluster.links import LINK_LISTENERS, SUPERVISOR, Links, LinkSettings, Peer
@@ -420,21 +419,15 @@ class Worker:
         for start in range(0, len(sessions), REGISTER_CHUNK):
             chunk = sessions[start : start + REGISTER_CHUNK]
             try:
-                results = await self.registry.register_again(map(_registration, chunk))
+                registrations = list(map(_registration, chunk))
+                results = await self.registry.register_again(registrations)
             except RegistryUnavailable as error:
                 log.warning("sessions_not_registered", sessions=len(sessions) - start, error=str(error))
                 return  # the next generation registers all of them
-            self._end_superseded(chunk, results)
+            self._on_replaced(superseded(registrations, results))
             self.pushes.lost([(session.user_id, session.device_id) for session in chunk])
             self.pump.flush_soon()
             await trio.sleep(pause_s)
-
-    def _end_superseded(self, sessions: Sequence[Session], results: Sequence[Registered]) -> None:
-        """Their devices have come back elsewhere, while the directory knew nothing of them here."""
-        for session, result in zip(sessions, results, strict=True):
-            is_live = self.sessions.of_conn(session.conn) is session
-            if is_live and result.outcome == Outcome.SUPERSEDED and result.session_id != session.session_id:
-                self.gate.end_session(session, Code.REPLACED, "a newer session of this device", result.session_id)
 
     def scrape(self) -> bytes:
         """This worker's figures as Prometheus' text."""

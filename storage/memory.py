@@ -9,7 +9,6 @@ never inside ``append``; so a slot that is acquired in between fences it, exactl
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 
@@ -42,14 +41,10 @@ from storage.api import (
     slot_of,
 )
 from storage.batches import conflict_in
+from storage.clocks import DAY_MS, wall_clock_ms
 from storage.completions import Ending, Refusals, deliver
+from storage.slot_rows import NEVER, is_as_seen
 from storage.statistics import CommitStatistics
-
-NO_SLOT = SlotRow(0, WorkerId(0), 0, True)
-
-
-def wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _seq(row: Message) -> int:
@@ -81,7 +76,7 @@ class MemoryDatabase:
         missing = [row for row in batch.rows if self._find(log, row.seq) is None]
         if len(missing) < len(batch.rows) and any(self._find(log, row.seq) not in (None, row) for row in batch.rows):
             return StoreConflict(f"chat {batch.chat_id}: a stored seq was appended again with other content")
-        if missing and self.slots.get(slot_of(batch.chat_id), NO_SLOT).epoch != batch.epoch:
+        if missing and self.slots.get(slot_of(batch.chat_id), NEVER).epoch != batch.epoch:
             return SlotLost(f"slot {slot_of(batch.chat_id)} is not held under epoch {batch.epoch}")
         for row in missing:
             self._insert(log, row)
@@ -218,10 +213,9 @@ class MemoryStore:
         database = await self._write()
         won: dict[int, Epoch] = {}
         for slot in slots:
-            row = database.slots.get(slot, NO_SLOT)
-            if row == seen.get(slot, NO_SLOT) or max(row.epoch, seen.get(slot, NO_SLOT).epoch) == 0:
-                won[slot] = Epoch(row.epoch + 1)
-                database.slots[slot] = SlotRow(row.epoch + 1, worker, incarnation, False)
+            if is_as_seen(database.slots.get(slot), seen.get(slot)):
+                won[slot] = Epoch(database.slots.get(slot, NEVER).epoch + 1)
+                database.slots[slot] = SlotRow(won[slot], worker, incarnation, False)
         return won
 
     async def read_slots(self, slots: Sequence[int]) -> dict[int, SlotRow]:
@@ -244,7 +238,7 @@ class MemoryStore:
 
     async def open_chat(self, chat_id: ChatId, epoch: Epoch) -> OpenedChat | None:
         database = await self._read()
-        if database.slots.get(slot_of(chat_id), NO_SLOT).epoch != epoch:
+        if database.slots.get(slot_of(chat_id), NEVER).epoch != epoch:
             raise SlotLost(f"slot {slot_of(chat_id)} is not held under epoch {epoch}")
         chat = database.chats.get(chat_id)
         if chat is None:
@@ -269,7 +263,7 @@ class MemoryStore:
 
     async def find_sent(self, chat_id: ChatId, sender_id: UserId, client_msg_ids: Sequence[bytes]) -> list[Message]:
         database = await self._read()
-        oldest_ms = self._now_ms() - RESEND_DAYS * 86_400_000
+        oldest_ms = self._now_ms() - RESEND_DAYS * DAY_MS
         found = (database.sent.get((chat_id, sender_id, id_)) for id_ in dict.fromkeys(client_msg_ids))
         return [row for row in found if row is not None and row.time_ms >= oldest_ms]
 

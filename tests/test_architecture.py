@@ -52,8 +52,8 @@ LAYERS: dict[str, set[str]] = {
         *("gateway.config", "gateway.metrics", "gateway.ports"),
     },
     "gateway.node": {"gateway.config", "gateway.protocol"},
-    "gateway.ops": {"gateway.cluster", "gateway.metrics", "gateway.node", "gateway.protocol"},
-    "gateway.host": {"gateway.config", "gateway.node", "gateway.ops"},
+    "gateway.ops": {"gateway.cluster", "gateway.metrics", "gateway.node", "gateway.ports", "gateway.protocol"},
+    "gateway.host": {"gateway.config", "gateway.node", "gateway.ops", "gateway.ports"},
     "gateway.supervisor": {
         *("gateway.cluster", "gateway.config", "gateway.keyfiles", "gateway.node", "gateway.ops"),
         *("gateway.protocol", "gateway.pump"),
@@ -82,15 +82,18 @@ PARTS = {
     "gateway.departures": "gateway.worker",
     "gateway.node_directory": "gateway.supervisor",
     "gateway.registry": "gateway.worker",
-    # what a backend fulfils, or is made of: the directory's and the shared limits' ports, a promise
+    # what a backend fulfils, or is made of: the directory's and the shared limits' ports, a doctor's finding, a promise
     "gateway.cluster.directory": "gateway.ports",
     "gateway.cluster.promise": "gateway.ports",
     "gateway.net.limits": "gateway.ports",
+    "gateway.ops.findings": "gateway.ports",
     "storage.batches": "storage.backends",
+    "storage.clocks": "storage.api",
     "storage.completions": "storage.backends",
     "storage.memory": "storage.backends",
     "storage.redis": "storage.backends",
     "storage.scylla": "storage.backends",
+    "storage.slot_rows": "storage.backends",
     "storage.sqlite": "storage.backends",
     "storage.statistics": "storage.backends",
 }

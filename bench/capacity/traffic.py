@@ -77,11 +77,6 @@ def copies(region: Region, recipients: float) -> float:
     return expected_distinct(region.workers, recipients) * elsewhere(region)
 
 
-def node_copies(region: Region, recipients: float) -> float:
-    """If one copy went to each node instead."""
-    return expected_distinct(region.nodes, recipients) * (1 - 1 / region.nodes)
-
-
 def link_frames(region: Region) -> LinkFrames:
     away = elsewhere(region)
     direct = 1 - region.group_share

@@ -70,6 +70,15 @@ class Replaced(NamedTuple):
     new_session_id: SessionId
 
 
+def superseded(registrations: Sequence[Registration], results: Sequence[Registered]) -> list[Replaced]:
+    """Of sessions that were registered again: those that a later one has replaced, while the directory knew nothing of them."""
+    return [
+        Replaced(wanted.user_id, wanted.device_id, wanted.session_id, result.session_id)
+        for wanted, result in zip(registrations, results, strict=True)
+        if result.outcome is Outcome.SUPERSEDED and result.session_id != wanted.session_id
+    ]
+
+
 Workers: TypeAlias = Mapping[WorkerId, WorkerRecord]
 
 

@@ -70,11 +70,12 @@ from gateway.cluster.links import Links, Reply
 from gateway.cluster.placement import Placement
 from gateway.cluster.promise import Promise
 from gateway.cluster.suspects import Suspects
-from gateway.cluster.tenure import FOREVER_S, Tenure, boottime_s
+from gateway.cluster.tenure import FOREVER_S, Tenure
 from gateway.cluster.wire import LinkOp, SlotList, decode, encode
 from gateway.protocol.errors import Code
 from gateway.protocol.identifiers import Epoch, WorkerId
 from storage.api import SLOTS, SlotRow, SlotStore, StoreError, StoreTimedOut, StoreUnavailable
+from storage.clocks import boottime_s
 
 ACQUIRE_TIMEOUT_S = 5.0
 RETRY_S = 0.05

@@ -8,17 +8,12 @@ before the confirming question was sent.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 
 from gateway.protocol.identifiers import Epoch
+from storage.clocks import boottime_s
 
 FOREVER_S = math.inf
-
-
-def boottime_s() -> float:
-    """Seconds since the machine's start. Not CLOCK_MONOTONIC: a machine that was suspended must not believe what it knew."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Tenure:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gateway.node.sizing import KERNEL_CONNECTIONS, RESERVED_FILES, size_node
+from gateway.ops.findings import Finding
 
 SOCKET_BYTES = 4_800
 SESSION_BYTES = 1_000
@@ -53,15 +54,6 @@ class Bound(NamedTuple):
     connections: int
     mend: str
     """A command, or words."""
-
-
-class Finding(NamedTuple):
-    subject: str
-    is_good: bool
-    found: str
-    mend: str = ""
-    is_needed: bool = True
-    """False: the node serves without it, less well."""
 
 
 class Plan(NamedTuple):

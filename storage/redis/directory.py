@@ -34,12 +34,12 @@ from gateway.cluster.directory import (
     DirectoryEvents,
     DirectoryUnavailable,
     Location,
-    Outcome,
     Registered,
     Registration,
     Replaced,
     WorkerRecord,
     Workers,
+    superseded,
 )
 from gateway.protocol.identifiers import DeviceId, SessionId, UserId, WorkerId
 from storage.redis.connection import Connection, ConnectionStatistics, Greeting
@@ -283,15 +283,6 @@ class RedisDirectory:
             if replaced:
                 self.events.on_replaced(replaced)
             await trio.sleep(REFRESH_PAUSE_S)
-
-
-def superseded(registrations: Sequence[Registration], results: Sequence[Registered]) -> list[Replaced]:
-    """Of sessions that were registered again: those that a later one has replaced meanwhile."""
-    return [
-        Replaced(wanted.user_id, wanted.device_id, wanted.session_id, result.session_id)
-        for wanted, result in zip(registrations, results, strict=True)
-        if result.outcome is Outcome.SUPERSEDED
-    ]
 
 
 def _unavailable(reason: Exception) -> DirectoryUnavailable:

@@ -15,6 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from gateway.ops.findings import Finding
 from storage.redis.settings import RedisSettings
 
 WANTED_VERSION = (7, 0)
@@ -22,15 +23,6 @@ WANTED_VERSION = (7, 0)
 LATENCY_LIMIT_MS = 5.0
 PINGS = 20
 TRACKED_KEYS_SHARE = 0.8
-
-
-class Finding(NamedTuple):
-    subject: str
-    is_good: bool
-    found: str
-    mend: str = ""
-    is_needed: bool = True
-    """False: the node serves without it, less well."""
 
 
 class Answers(NamedTuple):

@@ -23,7 +23,6 @@ from gateway.protocol.identifiers import DeviceId, SessionId, UserId, WorkerId
 
 ID_DIGITS = 19
 EXPIRY_LIMIT = 10**10 - 1
-WORKER_DIGITS = 7
 TAG_CHARS = 10
 DEVICE_BYTES = 85
 

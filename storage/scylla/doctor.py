@@ -13,6 +13,7 @@ import trio
 from cassandra import InvalidRequest
 from cassandra.cluster import Session
 
+from gateway.ops.findings import Finding
 from storage.api import StoreError
 from storage.scylla.connecting import Connected, connect
 from storage.scylla.errors import DRIVER_ERRORS, translate
@@ -25,15 +26,6 @@ WANTED_BATCH_WARN_KIB = 50
 DURABLE_SYNCS = {"batch", "group"}
 SCYLLA_TABLETS_CONDITIONAL_SINCE = (2025, 4)
 """The first release of ScyllaDB whose conditional writes work on tablets."""
-
-
-class Finding(NamedTuple):
-    subject: str
-    is_good: bool
-    found: str
-    mend: str = ""
-    is_needed: bool = True
-    """False: the store works without it, less well."""
 
 
 class TableOptions(NamedTuple):

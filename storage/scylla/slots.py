@@ -32,14 +32,13 @@ from storage.scylla.statements import (
     RELEASE_SLOT,
     SLOTS_PER_PART,
 )
+from storage.slot_rows import NEVER, is_as_seen
 
 TERMS = SlotTerms(wait_s=2.5, belief_s=2.0)
 """2 s: four questions at two a second. The wait is longer by half a second, for whatever else the clocks do."""
 
 ATTEMPTS = 8
 """At one partition, each without the slots that somebody else was seen to take."""
-
-NEVER = SlotRow(0, WorkerId(0), 0, True)
 
 Owner = tuple[WorkerId, int]
 """(worker, incarnation)."""
@@ -63,10 +62,6 @@ def _by_part(slots: Collection[int]) -> dict[int, list[int]]:
     for slot in slots:
         parts.setdefault(slot // SLOTS_PER_PART, []).append(slot)
     return parts
-
-
-def _is_as_seen(stored: SlotRow | None, seen: SlotRow | None) -> bool:
-    return stored == seen or max((stored or NEVER).epoch, (seen or NEVER).epoch) == 0
 
 
 class Slots:
@@ -115,7 +110,7 @@ class Slots:
                 self._confirmed.update((slot, _Confirmed(epoch, asked_s)) for slot, epoch in won.items())
                 return won
             stored = await self._read_serially(part)
-            slots = [slot for slot in slots if _is_as_seen(stored.get(slot), seen.get(slot))]
+            slots = [slot for slot in slots if is_as_seen(stored.get(slot), seen.get(slot))]
             if not slots:
                 break
         return {}

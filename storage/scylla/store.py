@@ -36,6 +36,7 @@ from storage.api import (
     StoreStatistics,
     Watermark,
 )
+from storage.clocks import DAY_MS, boottime_s, wall_clock_ms
 from storage.scylla.adoption import Adoptions, Loaded
 from storage.scylla.chats import Chats
 from storage.scylla.committed import NO_HEAD, CommittedHeads
@@ -49,20 +50,9 @@ from storage.scylla.runs import SharedRuns
 from storage.scylla.slots import TERMS, Slots
 from storage.statistics import CommitStatistics
 
-DAY_MS = 86_400_000
-
-
-def wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
-
 
 def wall_clock_us() -> int:
     return time.time_ns() // 1_000
-
-
-def boottime_s() -> float:
-    """Goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def random_mark() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from gateway.protocol.identifiers import Epoch, WorkerId
 from storage.api import SlotRow
+from storage.slot_rows import NEVER, is_as_seen
 from storage.sqlite.rows import field, fields, pack
 
 _SLOTS = """
@@ -22,7 +23,6 @@ _RELEASE = f"""
 UPDATE slots SET is_released = 1 FROM json_each(?3) AS held
 WHERE slot = {field(0, "held.value")} AND epoch = {field(1, "held.value")} AND worker = ?1 AND incarnation = ?2
 """  # noqa: S608
-NEVER = SlotRow(0, WorkerId(0), 0, True)
 
 
 def select_slots(connection: sqlite3.Connection, slots: Sequence[int]) -> dict[int, SlotRow]:
@@ -42,9 +42,7 @@ def acquire_slots(
     """``owner``: (worker, incarnation)."""
     stored = select_slots(connection, slots)
     won = {
-        slot: Epoch(stored.get(slot, NEVER).epoch + 1)
-        for slot in slots
-        if stored.get(slot) == seen.get(slot) or max(stored.get(slot, NEVER).epoch, seen.get(slot, NEVER).epoch) == 0
+        slot: Epoch(stored.get(slot, NEVER).epoch + 1) for slot in slots if is_as_seen(stored.get(slot), seen.get(slot))
     }
     connection.execute(_ACQUIRE, (*owner, pack(list(won.items()))))
     return won

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import NamedTuple, TypeVar
@@ -32,6 +31,7 @@ from storage.api import (
     StoreUnavailable,
     Watermark,
 )
+from storage.clocks import DAY_MS, wall_clock_ms
 from storage.completions import Refusals
 from storage.sqlite import chats as chats_sql
 from storage.sqlite import cursors as cursors_sql
@@ -47,11 +47,6 @@ from storage.sqlite.writer import QueueBounds, Writer
 from storage.statistics import CommitStatistics
 
 T = TypeVar("T")
-DAY_MS = 86_400_000
-
-
-def wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class _Files(NamedTuple):
