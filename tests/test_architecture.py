@@ -84,6 +84,7 @@ PARTS = {
     "gateway.registry": "gateway.worker",
     # what a backend fulfils, or is made of: the directory's and the shared limits' ports, a doctor's finding, a promise
     "gateway.cluster.directory": "gateway.ports",
+    "gateway.cluster.gathering": "gateway.ports",
     "gateway.cluster.promise": "gateway.ports",
     "gateway.net.limits": "gateway.ports",
     "gateway.ops.findings": "gateway.ports",

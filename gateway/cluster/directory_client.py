@@ -10,11 +10,12 @@ and says ``on_generation``; between two of those it missed nothing.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import trio
 
-from gateway.cluster.coalescer import Coalescer
 from gateway.cluster.directory import (
     DirectoryEvents,
     DirectoryUnavailable,
@@ -26,7 +27,8 @@ from gateway.cluster.directory import (
     WorkerRecord,
     Workers,
 )
-from gateway.cluster.link_requests import LinkLost, LinkRefused
+from gateway.cluster.gathering import Finish, Gatherer
+from gateway.cluster.link_requests import Answer, LinkLost, LinkRefused
 from gateway.cluster.links import SUPERVISOR, Links, Peer, Reply
 from gateway.cluster.wire import (
     DeviceList,
@@ -47,8 +49,13 @@ from gateway.protocol.identifiers import DeviceId, SessionId, UserId, WorkerId
 
 RETRY_BASE_S = 0.05
 RETRY_MAX_S = 2.0
+MAX_ITEMS = 4096
+"""Per frame: far below the frame's bound, and about 10 ms of the other side's time."""
 MAX_UNREGISTERED = 4096
 """Per frame. Nothing bounds them in all but the worker's connections, of which each leaves one at most."""
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
 class DirectoryClient:
@@ -63,12 +70,10 @@ class DirectoryClient:
         self._record: WorkerRecord | None = None
         self._is_suspect = trio.Event()
         self._unregistered: list[tuple[int, int, int]] = []
-        self._registrations: Coalescer[Registration, Registered] = Coalescer(
-            links, (SUPERVISOR, LinkOp.DIRECTORY_REGISTER), _pack_registrations, _unpack_registered, _unavailable
-        )
-        self._lookups: Coalescer[UserId, tuple[Location, ...]] = Coalescer(
-            links, (SUPERVISOR, LinkOp.DIRECTORY_LOCATE), _pack_users, _unpack_locations, _unavailable
-        )
+        asking_to_register = _asking(links, LinkOp.DIRECTORY_REGISTER, _pack_registrations, _unpack_registered)
+        self._registrations = Gatherer(links.call_soon, asking_to_register, MAX_ITEMS, DirectoryUnavailable)
+        asking_to_locate = _asking(links, LinkOp.DIRECTORY_LOCATE, _pack_users, _unpack_locations)
+        self._lookups = Gatherer(links.call_soon, asking_to_locate, MAX_ITEMS, DirectoryUnavailable)
         links.set_peers({SUPERVISOR: supervisor})
         links.add_lost_listener(self._on_lost)
         links.register(LinkOp.DIRECTORY_WORKERS, self._on_workers)
@@ -181,6 +186,24 @@ class DirectoryClient:
                 for user, device, old, new in decode(ReplacedList, payload).entries
             ]
         )
+
+
+def _asking(
+    links: Links, op: int, pack: Callable[[list[ItemT]], bytes], unpack: Callable[[bytes], list[ResultT]]
+) -> Callable[[list[ItemT], Finish[ResultT]], None]:
+    """One request to the supervisor for many items."""
+
+    def answered(finish: Finish[ResultT], answer: Answer) -> None:
+        try:
+            if not isinstance(answer, bytes):
+                raise answer
+            results = unpack(answer)
+        except (LinkLost, LinkRefused, LinkProtocolError) as error:
+            finish(_unavailable(error))
+        else:
+            finish(results)
+
+    return lambda items, finish: links.request(SUPERVISOR, op, pack(items), partial(answered, finish))
 
 
 def _unavailable(reason: Exception) -> DirectoryUnavailable:

@@ -140,7 +140,10 @@ class Connection:
         return await promise.wait()
 
     def call_soon(self, step: Callable[[], None]) -> None:
-        """Run ``step`` before the next write, or when the life ends. It must not raise."""
+        """Run ``step`` before the next write, or when the life ends. It must not raise. Raises RedisUnavailable without a life:
+        the step would wait for the next one."""
+        if not self.is_up:
+            raise RedisUnavailable("no connection to Redis")
         self._steps.append(step)
         self._has_output.set()
 

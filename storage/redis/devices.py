@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from gateway.cluster.directory import Outcome, Registered, Registration
+from gateway.cluster.gathering import Finish, Gatherer
 from gateway.protocol.identifiers import DeviceId, SessionId, UserId
 from storage.redis.connection import Connection
 from storage.redis.errors import RedisProtocolError, RedisUnavailable
-from storage.redis.gathering import Finish, Gatherer
 from storage.redis.lua import DEVICES
 from storage.redis.records import Keys, pack_ending, pack_registration
 from storage.redis.scripts import Script
@@ -47,7 +47,9 @@ class Devices:
         self._now_s = now_s
         self._kept_s = kept_s
         self._unsaid: dict[Ending, None] = {}
-        self._changes: Gatherer[_Change, Registered | None] = Gatherer(connection, self._send, MAX_CHANGES)
+        self._changes: Gatherer[_Change, Registered | None] = Gatherer(
+            connection.call_soon, self._send, MAX_CHANGES, RedisUnavailable
+        )
 
     async def register(self, registrations: Sequence[Registration]) -> list[Registered]:
         """Raises RedisUnavailable."""

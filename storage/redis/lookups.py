@@ -22,10 +22,10 @@ from typing import Any
 import trio
 
 from gateway.cluster.directory import Location
+from gateway.cluster.gathering import Finish, Gatherer
 from gateway.protocol.identifiers import UserId, WorkerId
 from storage.redis.connection import Connection
 from storage.redis.errors import RedisProtocolError, RedisUnavailable
-from storage.redis.gathering import Finish, Gatherer
 from storage.redis.pipeline import pack
 from storage.redis.records import Keys, connected
 from storage.redis.tracked import Tracked
@@ -67,7 +67,9 @@ class Lookups:
         self._tracked = Tracked()
         self._stays: Mapping[bytes, WorkerId] = {}
         self._moved: list[UserId] = []
-        self._reads: Gatherer[UserId, Places | None] = Gatherer(connection, self._send, MAX_USERS)
+        self._reads: Gatherer[UserId, Places | None] = Gatherer(
+            connection.call_soon, self._send, MAX_USERS, RedisUnavailable
+        )
 
     @property
     def tracked(self) -> int:
