@@ -8,10 +8,10 @@ functions, two microseconds a row. Source of the formats: the native protocol's 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from cassandra.query import UNSET_VALUE, PreparedStatement
+from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, BoundStatement, PreparedStatement
 
 from storage.api import StoreConflict
 from storage.scylla.ports import Statement, Value
@@ -110,3 +110,18 @@ class Template:
         except TypeError:
             pass  # null, or unset
         raise StoreConflict(f"{self.statement.name} names no partition")
+
+    def single(self, encoded: Encoded) -> BoundStatement:
+        """One row as a request, without the driver's own binding."""
+        bound = BoundStatement(self.prepared)
+        bound.values = encoded
+        return bound
+
+
+def batch_of(rows: Iterable[tuple[Template, Encoded]], routing_key: bytes, keyspace: str) -> BatchStatement:
+    """Rows as one unlogged request, likewise. ``routing_key``: of the partition whose replica is to coordinate it."""
+    batch = BatchStatement(BatchType.UNLOGGED)
+    batch._statements_and_parameters = [(True, template.query_id, encoded) for template, encoded in rows]
+    batch.routing_key = routing_key
+    batch.keyspace = keyspace
+    return batch

@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import trio
-from cassandra.query import BatchStatement, BatchType, BoundStatement
 
 from storage.api import StoreConflict, StoreError, StoreUnavailable
-from storage.scylla.binding import Bound, Template
+from storage.scylla.binding import Bound, Template, batch_of
 from storage.scylla.bridge import Bridge
 from storage.scylla.connecting import QUORUM, SERIAL
 from storage.scylla.grouping import Call, Unit, cut
@@ -118,13 +117,13 @@ class ScyllaExecutor:
         template = await self._template(parts, statement)
         encoded = template.encode(values)
         if not statement.is_shared:
-            return await self._submit(parts, parts.reads, self._bound(template, encoded), profile).wait()
+            return await self._submit(parts, parts.reads, template.single(encoded), profile).wait()
         key = (statement.cql, profile, *encoded)
         question = parts.shared.get(key)
         if question is not None:
             self._shared_reads += 1
             return await question.wait()
-        question = self._submit(parts, parts.reads, self._bound(template, encoded), profile)
+        question = self._submit(parts, parts.reads, template.single(encoded), profile)
         if not question.is_ended:
             parts.shared[key] = question
             question.then = partial(parts.shared.pop, key)
@@ -139,12 +138,6 @@ class ScyllaExecutor:
             raise
         return question
 
-    @staticmethod
-    def _bound(template: Template, encoded: list[object]) -> BoundStatement:
-        bound = BoundStatement(template.prepared)
-        bound.values = encoded
-        return bound
-
     # ---------------------------------------------------------------------------------- conditional statements
 
     async def decide(self, writes: Sequence[Write]) -> Decision:
@@ -152,14 +145,10 @@ class ScyllaExecutor:
         templates = [await self._template(parts, write.statement) for write in writes]
         encoded = [template.encode(write.values) for template, write in zip(templates, writes, strict=True)]
         if len(writes) == 1:
-            statement = self._bound(templates[0], encoded[0])
+            statement = templates[0].single(encoded[0])
         else:
-            statement = BatchStatement(BatchType.UNLOGGED)
-            statement._statements_and_parameters = [
-                (True, template.query_id, row) for template, row in zip(templates, encoded, strict=True)
-            ]
-            statement.routing_key = templates[0].routing_key(encoded[0])
-            statement.keyspace = self._settings.keyspace
+            key = templates[0].routing_key(encoded[0])
+            statement = batch_of(zip(templates, encoded, strict=True), key, self._settings.keyspace)
         rows = await self._submit(parts, parts.decisions, statement, QUORUM).wait()
         is_applied = bool(rows) and all(row[0] for row in rows)
         return Decision(is_applied, [] if is_applied else [row[1:] for row in rows])

@@ -16,9 +16,10 @@ from functools import partial
 from typing import Any
 
 import trio
-from cassandra.query import BatchStatement, BatchType, BoundStatement
+from cassandra.query import BatchStatement, BoundStatement
 
 from storage.api import StoreConflict, StoreError, StoreUnavailable
+from storage.scylla.binding import batch_of
 from storage.scylla.bridge import Bridge
 from storage.scylla.connecting import QUORUM
 from storage.scylla.grouping import Group, Grouping, Unit
@@ -32,20 +33,10 @@ CLOSING = "the store is closing"
 
 def statement_of(group: Group, keyspace: str) -> BatchStatement | BoundStatement:
     """Its rows, already encoded, without the driver's own binding."""
-    if group.row_count == 1:
-        row = group.units[0].rows[0]
-        single = BoundStatement(row.template.prepared)
-        single.values = row.values
-        single.coordinator = group.coordinator
-        return single
-    batch = BatchStatement(BatchType.UNLOGGED)
-    batch._statements_and_parameters = [
-        (True, row.template.query_id, row.values) for unit in group.units for row in unit.rows
-    ]
-    batch.routing_key = group.units[0].key
-    batch.keyspace = keyspace
-    batch.coordinator = group.coordinator
-    return batch
+    rows = [(row.template, row.values) for unit in group.units for row in unit.rows]
+    statement = rows[0][0].single(rows[0][1]) if len(rows) == 1 else batch_of(rows, group.units[0].key, keyspace)
+    statement.coordinator = group.coordinator
+    return statement
 
 
 class Writing:

@@ -20,6 +20,7 @@ from tests.nodes import ClusterProcess, Servers
 from tests.servers import installing
 from tests.servers.cassandra import CassandraNode
 from tests.servers.fixtures import required
+from tests.servers.processes import running
 from tests.servers.redis import RedisServer
 
 StartCluster = Callable[..., ClusterProcess]
@@ -58,12 +59,8 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture(scope="module")
 def redis_of_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(required(installing.find_redis), tmp_path_factory.mktemp("redis"))
-    try:
-        server.start()
+    with running(RedisServer(required(installing.find_redis), tmp_path_factory.mktemp("redis"))) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module")

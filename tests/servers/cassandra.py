@@ -21,7 +21,7 @@ from tests.servers.cassandra_settings import (
     java_options,
 )
 from tests.servers.installing import Cassandra
-from tests.servers.processes import ServerProcess
+from tests.servers.processes import Server, ServerProcess
 
 START_TIMEOUT_S = 180.0
 PROBE_TIMEOUT_S = 3.0
@@ -40,7 +40,7 @@ PATIENT: Mapping[str, object] = {
 """One node has no replica to wait for: a machine that is busy is no reason for an error."""
 
 
-class CassandraNode:
+class CassandraNode(Server):
     """One node. ``start`` again after ``stop`` or ``kill``: the same data, the same address."""
 
     def __init__(
@@ -108,26 +108,6 @@ class CassandraNode:
     def query(self, statement: str, consistency: int = cql.ONE, timeout_s: float = 30.0) -> bytes:
         """One statement, by this node; the undecoded result. Raises cql.QueryFailed."""
         return cql.query(self.host, self.port, statement, consistency, timeout_s)
-
-    def stop(self) -> None:
-        """In order: what it holds is flushed, its peers are told."""
-        self.process.stop()
-
-    def kill(self) -> None:
-        """At once, as a machine fails. Its peers find out."""
-        self.process.kill()
-
-    def restart(self) -> None:
-        """Kill it and start it with its data."""
-        self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """SIGSTOP: its connections stay open and silent."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        self.process.resume()
 
     def close(self) -> None:
         """End it and remove its data; the log stays."""

@@ -19,7 +19,7 @@ from tests.servers.addresses import NoAddress
 from tests.servers.cassandra import CassandraNode
 from tests.servers.cassandra_cluster import CassandraCluster
 from tests.servers.installing import Cassandra, ServerMissing
-from tests.servers.processes import ServerProcess
+from tests.servers.processes import ServerProcess, running
 from tests.servers.redis import RedisServer
 from tests.servers.toxiproxy import Toxiproxy
 
@@ -44,12 +44,8 @@ def installed_cassandra() -> Cassandra:
 
 @pytest.fixture(scope="session")
 def _cassandra(installed_cassandra: Cassandra, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CassandraNode]:
-    node = required(lambda: CassandraNode(installed_cassandra, tmp_path_factory.mktemp("cassandra")))
-    try:
-        node.start()
+    with running(required(lambda: CassandraNode(installed_cassandra, tmp_path_factory.mktemp("cassandra")))) as node:
         yield node
-    finally:
-        node.close()
 
 
 @pytest.fixture
@@ -95,12 +91,8 @@ def keyspace() -> str:
 
 @pytest.fixture(scope="session")
 def _redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(required(installing.find_redis), tmp_path_factory.mktemp("redis"))
-    try:
-        server.start()
+    with running(RedisServer(required(installing.find_redis), tmp_path_factory.mktemp("redis"))) as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture
@@ -130,12 +122,8 @@ def make_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
 
 @pytest.fixture(scope="session")
 def _toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toxiproxy]:
-    toxiproxy = Toxiproxy(required(installing.find_toxiproxy), tmp_path_factory.mktemp("toxiproxy"))
-    try:
-        toxiproxy.start()
+    with running(Toxiproxy(required(installing.find_toxiproxy), tmp_path_factory.mktemp("toxiproxy"))) as toxiproxy:
         yield toxiproxy
-    finally:
-        toxiproxy.close()
 
 
 @pytest.fixture

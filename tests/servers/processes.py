@@ -13,8 +13,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 LEASH = 'read -r ended || kill -s KILL -- "-$0"'
 """Ends with the pipe (kill the group that is named by its leader's id) or with a line (the server has ended)."""
@@ -124,3 +125,48 @@ class ServerProcess:
             log.seek(max(0, self.log.stat().st_size - 65536))
             last = log.read().decode(errors="replace").splitlines()[-lines:]
         return "\n".join(line[:LINE_CHARACTERS_MAX] for line in last)
+
+
+class Server:
+    """What every server of the tests can be made to do. ``start`` and ``close`` are each one's own."""
+
+    process: ServerProcess
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """In order: what it holds is written, whoever it knows is told."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """At once, as a machine fails."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """Kill it and start it."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP: its connections stay open and silent."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        self.process.resume()
+
+
+S = TypeVar("S", bound=Server)
+
+
+@contextlib.contextmanager
+def running(server: S) -> Iterator[S]:
+    """Started; closed afterwards, also if it did not start."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

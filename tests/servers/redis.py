@@ -14,7 +14,7 @@ from pathlib import Path
 import hiredis
 
 from tests.servers.addresses import free_port
-from tests.servers.processes import ServerProcess
+from tests.servers.processes import Server, ServerProcess
 
 START_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 5.0
@@ -22,7 +22,7 @@ ANSWER_TIMEOUT_S = 5.0
 VOLATILE: Mapping[str, str] = {"save": "", "appendonly": "no"}
 
 
-class RedisServer:
+class RedisServer(Server):
     """One server on one address. ``start`` again after ``stop`` or ``kill``: the same port, and empty."""
 
     def __init__(self, binary: Path, folder: Path, *, options: Mapping[str, str] = {}, host: str = "127.0.0.1") -> None:
@@ -71,24 +71,6 @@ class RedisServer:
         """Close the connections of all its clients, those that subscribed too."""
         for kind in ("normal", "pubsub"):
             self.command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-
-    def stop(self) -> None:
-        self.process.stop()
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def restart(self) -> None:
-        """Kill it and start it: empty, unless its options say otherwise."""
-        self.kill()
-        self.start()
-
-    def pause(self) -> None:
-        """SIGSTOP: its connections stay open and silent."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        self.process.resume()
 
     def heal(self) -> None:
         """As new: running, without keys, limits and clients, and with the options that it was started with."""

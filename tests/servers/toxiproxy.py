@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.servers.addresses import free_port
-from tests.servers.processes import ServerProcess
+from tests.servers.processes import Server, ServerProcess
 
 START_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 10.0
@@ -72,8 +72,8 @@ class Proxy:
             self._toxiproxy.ask("POST", f"/proxies/{self.name}/toxics", toxic)
 
 
-class Toxiproxy:
-    """One process for any number of proxies."""
+class Toxiproxy(Server):
+    """One process for any number of proxies. Paused, it lets all bytes of all proxies wait; none is lost."""
 
     def __init__(self, binary: Path, folder: Path) -> None:
         self.host = "127.0.0.1"
@@ -112,13 +112,6 @@ class Toxiproxy:
         """Without any proxy, as new."""
         for name in self.ask("GET", "/proxies"):
             self.ask("DELETE", f"/proxies/{name}")
-
-    def pause(self) -> None:
-        """SIGSTOP: all bytes of all proxies wait; after ``resume`` they arrive, none is lost."""
-        self.process.pause()
-
-    def resume(self) -> None:
-        self.process.resume()
 
     def close(self) -> None:
         self.process.kill()
