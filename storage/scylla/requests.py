@@ -51,6 +51,15 @@ class _Request:
         self.deadline = deadline
 
 
+def _release(future: ResponseFuture) -> None:
+    """It has ended. The driver keeps it for the whole of its time-out, in the queue of a timer that was cancelled, and with it
+    every row that it carried; and it refers to itself. A worker that stores 5,000 messages a second stopped 400 ms for the
+    collector, every fifteen seconds."""
+    future.query = future.message = future._timer = None
+    future._callbacks.clear()
+    future._errbacks.clear()
+
+
 class Requests:
     def __init__(self, session: Session, routing: Routing, bridge: Bridge, timers: Timers, timeout_s: float) -> None:
         self._session = session
@@ -92,6 +101,7 @@ class Requests:
         next_page = (
             None if rows is None else ResultSet(future, rows).paging_state
         )  # a page may be empty and not the last
+        _release(future)
         self._bridge.call_soon(partial(self._end, request, Answer(rows or [], next_page)))
 
     def _failed(self, error: Exception, request: _Request, future: ResponseFuture) -> None:
@@ -103,6 +113,7 @@ class Requests:
             outcome = translate(error, was_sent=not isinstance(error, NoHostAvailable))
         else:  # a bug, here or in the driver: the request was sent all the same
             outcome = StoreTimedOut(f"the driver failed: {error!r}")
+        _release(future)
         self._bridge.call_soon(partial(self._end, request, outcome))
 
     # ------------------------------------------------------------------------------------- on Trio's thread

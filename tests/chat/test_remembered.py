@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from gateway.chat.remembered import LOOK_BACK_MS, MAX_PER_CHAT, RememberedIds
@@ -67,3 +69,8 @@ def test_one_chats_memory_is_bounded() -> None:
         ids.add(row(number))
     assert len(ids) <= MAX_PER_CHAT
     assert ids.get((1, (MAX_PER_CHAT + 1).to_bytes(16, "big"))) is not None
+
+
+def test_the_garbage_collector_does_not_walk_over_what_is_remembered() -> None:
+    ids = RememberedIds([row(1)])
+    assert not gc.is_tracked(ids.get((1, (1).to_bytes(16, "big"))))

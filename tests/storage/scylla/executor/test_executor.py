@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import threading
 from functools import partial
@@ -50,6 +51,23 @@ class Ends:
     async def wait(self) -> dict[int, StoreError | None]:
         await self._all.wait()
         return self.ended
+
+
+# ------------------------------------------------------------------------------------------------------- memory
+
+
+async def test_what_was_written_and_read_is_gone_with_its_request(executor: ScyllaExecutor, book: int) -> None:
+    """Else the collector finds it, some 400 ms at a time on a busy worker."""
+    await executor.write([put(book, number) for number in range(10)])
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            await executor.write([put(book, number) for number in range(50)])
+            await executor.read(READ_PAGE, book, 0)
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
 
 
 # -------------------------------------------------------------------------------------------------------- reads
@@ -207,16 +225,17 @@ async def test_more_than_the_queue_holds_is_written_bit_by_bit(open_executor: Op
 async def test_writes_given_one_after_the_other_share_requests_and_end_together(
     executor: ScyllaExecutor, book: int
 ) -> None:
-    ends, rounds = Ends(8), []
+    calls = MAX_GROUP_UNITS // 2
+    ends, rounds = Ends(calls), []
     executor.after_writes = lambda: rounds.append(len(ends.ended))
     before = executor.statistics().requests
-    for number in range(8):
+    for number in range(calls):
         executor.write_then([put(book, number, page=number), put(book, number, page=100)], partial(ends.of, number))
         assert not ends.ended
-    assert await ends.wait() == dict.fromkeys(range(8))
+    assert await ends.wait() == dict.fromkeys(range(calls))
     await trio.lowlevel.checkpoint()
     assert executor.statistics().requests - before == 1
-    assert rounds == [8]
+    assert rounds == [calls]
 
 
 async def test_rows_of_one_partition_stay_in_one_request(executor: ScyllaExecutor, book: int) -> None:
