@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
 
 import structlog
 import trio
@@ -91,9 +91,19 @@ class Actors:
             task_status.started()
 
     async def _keep_bounds(self) -> None:
-        while True:
-            await trio.sleep(BOUNDS_PERIOD_S)
-            self._forget_ids()
+        try:
+            while True:
+                await trio.sleep(BOUNDS_PERIOD_S)
+                self._forget_ids()
+        finally:
+            self._nursery = None  # cancelled: others of the worker may still ask, and nothing more is begun
+
+    def _start_soon(self, function: Callable[..., Awaitable[None]], *args: Any) -> bool:
+        """False, and not begun: the worker ends."""
+        if self._nursery is None:
+            return False
+        self._nursery.start_soon(function, *args)
+        return True
 
     def loaded(self, chat_id: ChatId) -> ChatActor | None:
         """The chat's actor if it is open; does not load it."""
@@ -110,7 +120,7 @@ class Actors:
                 self._close(actor, Code.MOVED, "the chat changed hands")
             actor = self._load(chat_id, tenure)
             if actor is None:
-                request.refuse(Code.OVERLOADED, "too many chats are busy", retry_after_ms=1000)
+                request.refuse(Code.OVERLOADED, "too many chats are busy, or the worker ends", retry_after_ms=1000)
                 return
         else:
             self._actors.move_to_end(chat_id)
@@ -119,11 +129,12 @@ class Actors:
     def _load(self, chat_id: ChatId, tenure: Tenure) -> ChatActor | None:
         if len(self._actors) >= self.room.max_actors and not self._evict():
             return None
-        assert self._nursery is not None
-        actor = self._actors[chat_id] = ChatActor(chat_id, tenure, self)
+        actor = ChatActor(chat_id, tenure, self)
+        if not self._start_soon(self._open, actor):
+            return None
+        self._actors[chat_id] = actor
         self._by_slot.setdefault(tenure.slot, {})[actor] = None
         self.loads += 1
-        self._nursery.start_soon(self._open, actor)
         return actor
 
     async def _open(self, actor: ChatActor) -> None:
@@ -232,8 +243,7 @@ class Actors:
         self._store.append(batch, self._on_appended)
 
     def append_again(self, batch: Batch) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(self._append_after_a_pause, batch)
+        self._start_soon(self._append_after_a_pause, batch)
 
     async def _append_after_a_pause(self, batch: Batch) -> None:
         await trio.sleep(APPEND_AGAIN_S)
@@ -263,8 +273,7 @@ class Actors:
     # ---------------------------------------------------------------------------------------------- look-ups
 
     def look_up(self, actor: ChatActor, requests: Sequence[Request]) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(self._look_up, actor, requests)
+        self._start_soon(self._look_up, actor, requests)
 
     async def _look_up(self, actor: ChatActor, requests: Sequence[Request]) -> None:
         by_sender: dict[int, list[bytes]] = {}

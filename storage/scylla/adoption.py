@@ -177,7 +177,10 @@ class Adoptions:
             rows += await self._executor.read(READ_TAIL, chat_id, bucket - 1, TAIL_ROWS)
         rows = rows[:TAIL_ROWS]
         changes = {row[1]: row[-1] for row in rows if row[-1]}
-        return Tail([message_of(row) for row in rows], rows[0][-2] if rows else 0, changes)
+        base_seq = rows[0][-2] if rows else 0
+        if base_seq is None:
+            raise StoreConflict(f"chat {chat_id}: row {rows[0][1]} does not say what was committed before it")
+        return Tail([message_of(row) for row in rows], base_seq, changes)
 
     def _head(self, chat_id: int, epoch: int, tail: Tail) -> Head:
         """The newest row, unless this worker's own append of it has not ended: then the newest before that."""

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.protocol.identifiers import counter_of
 from gateway.protocol.messages import Kind
-from storage.api import BUCKET_BITS, Batch, Chat, Member, MembershipChange, Message
+from storage.api import BUCKET_BITS, Batch, Chat, Member, MembershipChange, Message, StoreConflict
 from storage.scylla.ports import Write
 from storage.scylla.statements import (
     PUT_CHANGING_MESSAGE,
@@ -74,8 +74,10 @@ def resend_writes(rows: Sequence[Message], epoch: int) -> list[Write]:
 
 
 def message_of(row: Sequence[Any]) -> Message:
-    """From a row that begins with a message's columns. A body that was deleted reads as none."""
+    """From a row that begins with a message's columns. A body that was deleted reads as none. StoreConflict: it is no message."""
     chat_id, seq, head, body = row[:4]
+    if head is None:
+        raise StoreConflict(f"chat {chat_id}: row {seq} has no head")
     prev_seq, sender_id, device, time_ms, kind, target, client_msg_id, digest = _HEAD.unpack_from(head)
     target_seq = None if target == NO_TARGET else target
     place, sender = (chat_id, seq, prev_seq), (sender_id, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from gateway.chat.request import InternalOp, View
@@ -32,6 +33,16 @@ from tests.chat.world import (
     log_of,
     sent,
 )
+
+# ------------------------------------------------------------------------------------------- the end
+
+
+async def test_a_worker_that_ends_refuses_what_asks_for_a_chat_that_is_not_loaded(worker: Worker) -> None:
+    worker.scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    answer = worker.ask(Op.CHAT_INFO, ChatInfo(CHAT), A1)
+    assert answer.code == Code.OVERLOADED
+
 
 # -------------------------------------------------------------------------------- the store's faults
 

@@ -7,7 +7,9 @@ import trio
 
 from gateway.protocol.identifiers import Epoch, UserId, seq_of
 from storage.api import Batch, Chat, Member, MembershipChange, OpenedChat, SlotLost, StoreConflict, StoreTimedOut
-from storage.scylla.rows import batch_writes
+from storage.scylla.ports import Write
+from storage.scylla.rows import batch_writes, row_writes
+from storage.scylla.statements import PUT_MESSAGE
 from storage.scylla.store import ScyllaStore
 from tests.storage.logs import CHAT, HIGH, LOW, ME, TIME_MS, append, batch, id_of, log_of, own, row, rows_of
 from tests.storage.scylla.three import Three
@@ -299,3 +301,16 @@ async def test_a_batch_that_cannot_be_written_whole_is_a_conflict(three: Three, 
     (end,) = await append(store, malformed)
     assert isinstance(end, StoreConflict)
     assert three.sent == []
+
+
+@pytest.mark.parametrize("missing", ["base_seq", "head"])
+async def test_a_row_that_is_no_message_is_a_conflict_and_not_the_end_of_the_worker(three: Three, missing: str) -> None:
+    """A restore, or a person, may write to these tables too."""
+    owner, epoch = await three.owner()
+    await owner.create_direct(LOW, HIGH, CHAT)
+    (put,) = row_writes([row(1)], 0, 1, {})
+    values = list(put.values)
+    values[{"base_seq": 3, "head": 4}[missing]] = None
+    await three.executor_writes([Write(PUT_MESSAGE, tuple(values))])
+    with pytest.raises(StoreConflict):
+        await owner.open_chat(CHAT, epoch)
