@@ -92,12 +92,14 @@ class Request:
 
 
 class _Nobody:
-    """An origin that hears no answer."""
-
     def answer(self, rid: int, op: int, payload: bytes) -> None:
         """Nobody waits for it."""
 
 
+NOBODY: Origin = _Nobody()
+"""An origin that hears no answer."""
+
+
 def wake_request(chat_id: int) -> Request:
     """It has a rid, so that it is brought to the next owner as anybody's request is."""
-    return Request(InternalOp.WAKE, Wake(chat_id), (0, 0), _Nobody(), 1, time.monotonic())
+    return Request(InternalOp.WAKE, Wake(chat_id), (0, 0), NOBODY, 1, time.monotonic())

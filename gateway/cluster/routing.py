@@ -22,7 +22,8 @@ import msgspec
 import trio
 
 from gateway.chat.actors import Actors
-from gateway.chat.request import Found, InternalOp, Mark, Request, View, Wake, wake_request
+from gateway.chat.request import Found, InternalOp, Request, View, Wake, wake_request
+from gateway.cluster.link_marks import LinkMarks
 from gateway.cluster.links import LinkLost, LinkRefused, Links, Reply
 from gateway.cluster.slots import NotOwner, Slots
 from gateway.cluster.tenure import Tenure
@@ -52,7 +53,6 @@ _REQUEST_TYPES: dict[int, type[msgspec.Struct]] = {
     **{int(op): message for op, message in CLIENT_OPS.items()},
     InternalOp.VIEW: View,
     InternalOp.FOUND: Found,
-    InternalOp.MARK: Mark,
     InternalOp.WAKE: Wake,
 }
 
@@ -73,6 +73,7 @@ class Router:
         self.forwarded = 0
         self._sent_to: OrderedDict[ChatId, tuple[WorkerId, float]] = OrderedDict()
         """Chats that SENDs were forwarded to, the latest last: to whom, and when (CLOCK_MONOTONIC)."""
+        self._marks = LinkMarks(links, self._serve, _LinkOrigin(None))
         links.register(REQUEST_OP, self._on_request)
         links.add_lost_listener(self._name_chats_of)
 
@@ -80,7 +81,10 @@ class Router:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # cancelled: others of the worker may still ask, and nothing more is begun
 
     def request(self, chat_id: ChatId, request: Request) -> None:
         """Take a request to the chat's owner. It is answered by whoever ends it."""
@@ -106,10 +110,10 @@ class Router:
             self.take_back(chat_id, request)
             return
         self.forwarded += 1
-        payload = _pack(request)
         if request.op == InternalOp.MARK:
-            self._links.send(owner, REQUEST_OP, payload)
+            self._marks.forward(owner, request)
             return
+        payload = _pack(request)
         self._number(request)
         if request.op == Op.SEND:
             self._note_sent(owner, chat_id)
@@ -171,22 +175,27 @@ class Router:
         received_s = time.monotonic() - max(0.0, min(age_s, MAX_AGE_S))
         origin = _LinkOrigin(reply)
         request = Request(op, message, (user_id, device_id), origin, 1 if reply else 0, received_s)
-        chat_id = ChatId(message.chat_id)  # type: ignore[attr-defined]
+        self._serve(worker, ChatId(message.chat_id), request)  # type: ignore[attr-defined]
+
+    def _serve(self, worker: WorkerId, chat_id: ChatId, request: Request) -> None:
         slot = slot_of(chat_id)
         tenure = self._slots.tenure(slot)
         if tenure is not None and slot not in self._waiting:
             self._actors.submit(chat_id, tenure, request)
         elif self._slots.owner_of(slot) == self._links.me:
             self._wait(slot, chat_id, request)
-        elif reply is not None:
+        elif request.rid:
             owner = self._slots.owner_of(slot)
             if owner is not None and owner != worker:
                 self._slots.suspect(owner)  # to whom it came first, perhaps in vain
-            reply.refuse(Code.MOVED, "not the owner")
+            request.refuse(Code.MOVED, "not the owner")
 
     # ---------------------------------------------------------------------------------------------- waiting
 
     def _wait(self, slot: int, chat_id: ChatId, request: Request) -> None:
+        if self._nursery is None:
+            request.refuse(Code.MOVED, "the worker ends", retry_after_ms=1000)
+            return
         if self._waiting_count >= MAX_WAITING:
             request.refuse(Code.OVERLOADED, "too many requests wait for an owner", retry_after_ms=1000)
             return
@@ -196,7 +205,6 @@ class Router:
             self._waiting[slot].append((chat_id, request))
             return
         self._waiting[slot] = [(chat_id, request)]
-        assert self._nursery is not None
         self._nursery.start_soon(self._settle, slot)
 
     def _number(self, request: Request) -> None:

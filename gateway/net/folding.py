@@ -12,7 +12,7 @@ from itertools import islice
 
 import trio
 
-from gateway.chat.request import InternalOp, Mark, Request
+from gateway.chat.request import NOBODY, InternalOp, Mark, Request
 from gateway.net.ports import ChatRequests
 from gateway.protocol.identifiers import ChatId
 from gateway.protocol.messages import Cursor
@@ -22,19 +22,11 @@ MAX_FOLDED = 100_000
 MARKS_PER_STEP = 32
 
 
-class _Nobody:
-    """Marks are not answered."""
-
-    def answer(self, rid: int, op: int, payload: bytes) -> None:
-        raise AssertionError("a mark has no answer")
-
-
 class Folding:
     def __init__(self, requests: ChatRequests, finish_cycle: Callable[[], None]) -> None:
         self._requests = requests
         self._finish_cycle = finish_cycle
         self._folded: dict[tuple[int, int, int], list[int]] = {}
-        self._nobody = _Nobody()
 
     async def run(self) -> None:
         while True:
@@ -57,6 +49,6 @@ class Folding:
             user_id, device_id, chat_id = key
             delivered, read = self._folded.pop(key)
             mark = Mark(chat_id, delivered, read)
-            request = Request(InternalOp.MARK, mark, (user_id, device_id), self._nobody, 0, now_s)
+            request = Request(InternalOp.MARK, mark, (user_id, device_id), NOBODY, 0, now_s)
             self._requests.request(ChatId(chat_id), request)
         self._finish_cycle()

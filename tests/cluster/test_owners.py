@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 
 from gateway.chat.actors import Actors, Surroundings
 from gateway.chat.heads import HeadEntry
 from gateway.chat.ports import Room
-from gateway.chat.request import Request
+from gateway.chat.request import NOBODY, InternalOp, Mark, Request
 from gateway.cluster.directory_local import LocalDirectory, LocalDirectoryHub
 from gateway.cluster.directory_table import DirectoryTable
 from gateway.cluster.heads import Heads
@@ -153,6 +154,11 @@ class Node:
     def send(self, rid: int, chat_id: ChatId, *, retry: bool = False) -> None:
         self.ask(rid, chat_id, Send(chat_id, rid.to_bytes(16, "big"), 0, b"%d" % rid, retry or None))
 
+    def mark(self, chat_id: ChatId, seq: int) -> None:
+        self.router.request(
+            chat_id, Request(InternalOp.MARK, Mark(chat_id, seq, seq), ANN, NOBODY, 0, time.monotonic())
+        )
+
     def die(self) -> None:
         self.scope.cancel()
         self.process.stop()
@@ -201,6 +207,29 @@ async def test_a_request_is_answered_from_whichever_worker_it_is_asked(world: Wo
         assert isinstance(sent, Sent)
         assert world.log(chat_id) == [rid]
     assert one.router.forwarded == len(world.chats_of(two))
+
+
+async def test_the_marks_of_a_step_reach_another_owner_in_one_frame(world: World) -> None:
+    one, two = await world.start(1), await world.start(2)
+    await agreed(one, two)
+    chats = world.chats_of(two)[:2]
+    for rid, chat_id in enumerate(chats, 1):
+        one.send(rid, chat_id)
+    heads = {
+        sent.chat_id: sent.seq for sent in [await world.answers.get(rid) for rid in (1, 2)] if isinstance(sent, Sent)
+    }
+    before = one.process.links.statistics().sent
+    for chat_id in chats:
+        one.mark(chat_id, heads[chat_id])
+    await trio.testing.wait_all_tasks_blocked()
+    assert one.process.links.statistics().sent - before == 1
+    for rid, chat_id in enumerate(chats, 3):
+        one.ask(rid, chat_id, ChatInfo(chat_id))
+        info = await world.answers.get(rid)
+        assert isinstance(info, ChatInfoOk)
+        assert [(entry.delivered_seq, entry.read_seq) for entry in info.members if entry.user_id == ANN[0]] == [
+            (heads[chat_id], heads[chat_id])
+        ]
 
 
 async def test_the_sends_of_one_asker_keep_their_order_while_a_slot_is_taken_and_over_a_link(world: World) -> None:
