@@ -122,7 +122,3 @@ class Settlement:
 
 def name_number(number: int) -> bytes:
     return b"%d" % number
-
-
-def name_device(device: tuple[int, int]) -> bytes:
-    return b"%d.%d" % device

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pytest
 import trio
 
 from gateway.net.limits import Rate, SharedLimitsUnavailable, Spending
-from gateway.net.shared_limits import Settlement, SharedBuckets, name_device, name_number
+from gateway.net.shared_limits import Settlement, SharedBuckets, name_number
 
 RATE = Rate(per_s=100.0, burst=1000.0)
 
@@ -100,10 +99,3 @@ async def test_a_settlement_runs_by_itself(autojump_clock: object) -> None:
         await trio.sleep(0.3)
         running.cancel_scope.cancel()
     assert len(ledger.said) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"), [(name_number(2**63 - 1), b"9223372036854775807"), (name_device((1, 23)), b"1.23")]
-)
-def test_names_of_keys_tell_them_apart(name: bytes, expected: bytes) -> None:
-    assert name == expected
