@@ -17,7 +17,7 @@ from storage.api import SlotTerms, StoreTimedOut
 from storage.memory import MemoryDatabase, MemoryStore
 from tests.cluster.directories import record
 from tests.cluster.processes import Cluster
-from tests.cluster.test_slots import SlotWorld
+from tests.cluster.slot_world import SlotWorld
 
 TERMS = SlotTerms(wait_s=2.5, belief_s=2.0)
 SLOT = 7

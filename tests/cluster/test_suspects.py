@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from gateway.cluster.suspects import LOOK_EVERY_S, LOOK_S, Suspects
 from gateway.protocol.identifiers import WorkerId
 from tests.cluster.processes import Cluster
-from tests.cluster.test_slots import SlotWorld, slots_of
+from tests.cluster.slot_world import SlotWorld, slots_of
 
 ONE, TWO = WorkerId(1), WorkerId(2)
 
