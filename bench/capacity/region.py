@@ -64,7 +64,7 @@ class Region:
     resend_days: float = _figure(8, "days", _CODE + "storage/api.py, RESEND_DAYS")
     replicas: float = _figure(3, "copies of a row", _CODE + "store.scylla.replication_factor")
 
-    user_bytes: float = _figure(755, "bytes a connection", _MEASURED + "`bench idle`")
+    user_bytes: float = _figure(768, "bytes a connection", _MEASURED + "`bench idle`")
     socket_bytes: float = _figure(
         4_800, "bytes a socket", "measured: the operating system's share (gateway/ops/capacity.py)"
     )
@@ -72,7 +72,10 @@ class Region:
         80e6, "bytes", "the code: gateway/ops/capacity.py, a worker without connections, with room"
     )
     message_us: float = _figure(
-        250, "us of CPU", "assumed until `bench spread` has said it: a message without its rows"
+        500,
+        "us of CPU",
+        "measured: `bench spread` without the rows: between 418 (750 messages/s a worker, half of them to others) and 723"
+        " (190/s, nearly all to others)",
     )
     copy_us: float = _figure(
         70, "us of CPU", "measured: `bench fanout --no-acks`, 1 and 8 workers: what each copy adds"
@@ -85,7 +88,7 @@ class Region:
     placement_us: float = _figure(
         0.5, "us of CPU", "measured: gateway/cluster/placement.py, one worker's weight of a slot"
     )
-    connects_per_s: float = _figure(7_223, "logins/s of a worker", _MEASURED + "`bench connect`")
+    connects_per_s: float = _figure(7_614, "logins/s of a worker", _MEASURED + "`bench connect`")
     redis_per_s: float = _figure(
         100_000,
         "commands/s of one Redis",

@@ -154,10 +154,10 @@ def test_rows_of_one_coordinator_meet_as_often_as_in_the_real_grouping() -> None
     draw = random.Random(5)
     grouping = Grouping(lambda key: draw.sample(range(24), 3))
     call = Call(lambda error: None)
-    for _ in range(60):
+    for _ in range(30):
         call.expect(1)
         assert grouping.add(Unit(call, b"", []), 0.0) is None
-    assert len(grouping.pop_all()) == pytest.approx(chance.expected_groups(60, 24, 3), rel=0.25)
+    assert len(grouping.pop_all()) == pytest.approx(chance.expected_groups(30, 24, 3), rel=0.25)
 
 
 @given(things=st.integers(1, 300))
