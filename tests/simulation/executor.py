@@ -43,8 +43,8 @@ class SimulatedExecutor:
         self.after_writes: Callable[[], None] = lambda: None
         self.on_write: Callable[[Statement], None] = lambda statement: None
         """Told of the first statement of every write that leaves: for faults at the moment that matters."""
-        self.fate: Callable[[Callable[[], None], Callable[[], None]], None] = lambda answer, lose: answer()
-        """Decides about each answer of the cluster: calls one of the two, now or later."""
+        self.fate: Callable[[str, Callable[[], None], Callable[[], None]], None] = lambda name, answer, lose: answer()
+        """Decides about each answer of the cluster, given the name of its first statement: calls one of the two, now or later."""
         self._cluster = cluster
         self._plans = plans
         self._boundary = boundary
@@ -76,7 +76,11 @@ class SimulatedExecutor:
             raise StoreUnavailable("the store is not open")
 
     def _send(
-        self, request: Callable[[Callable[..., None]], None], done: Callable[..., None], unknown: object = None
+        self,
+        statement: Statement,
+        request: Callable[[Callable[..., None]], None],
+        done: Callable[..., None],
+        unknown: object = None,
     ) -> None:
         """Hand a request to the cluster, and its answer back, each across the worker's edge. ``unknown``: what no answer says."""
         self._requests += 1
@@ -90,7 +94,7 @@ class SimulatedExecutor:
 
         def answered(answer: object) -> None:
             cross = self._boundary.cross
-            self.fate(partial(cross, partial(ended, answer)), partial(cross, partial(ended, unknown)))
+            self.fate(statement.name, partial(cross, partial(ended, answer)), partial(cross, partial(ended, unknown)))
 
         self._boundary.cross(partial(request, answered))
 
@@ -121,13 +125,14 @@ class SimulatedExecutor:
                 else:
                     one.set(rows)
 
-        self._send(partial(self._read, self._cluster.read, statement, values), done)
+        self._send(statement, partial(self._read, self._cluster.read, statement, values), done)
         return await promise.wait()
 
     async def read_serially(self, statement: Statement, *values: Value) -> list[Row]:
         self._check_open()
         promise: Promise[list[Row]] = Promise()
         self._send(
+            statement,
             partial(self._read, self._cluster.read_serially, statement, values),
             lambda rows: promise.fail(self._timed_out()) if rows is None else promise.set(rows),
         )
@@ -189,7 +194,7 @@ class SimulatedExecutor:
         self._statements += len(writes)
         mutations = self._mutations(writes)
         self.on_write(writes[0].statement)
-        self._send(lambda ended: self._cluster.write(mutations, ended), done, False)
+        self._send(writes[0].statement, lambda ended: self._cluster.write(mutations, ended), done, False)
 
     def _mutations(self, writes: Iterable[Write]) -> list[Mutation]:
         """One for each partition."""
@@ -221,7 +226,8 @@ class SimulatedExecutor:
             else:
                 promise.set(Decision(*answer))
 
-        self._send(lambda ended: self._cluster.decide(place, partial(_judge, place, puts), ended), done)
+        decide = partial(self._cluster.decide, place, partial(_judge, place, puts))
+        self._send(writes[0].statement, decide, done)
         return await promise.wait()
 
 

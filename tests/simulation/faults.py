@@ -154,7 +154,7 @@ class Faults:
             worker.executor.fate = partial(self._decide, worker, until_s)
 
     def _decide(
-        self, worker: SimulatedWorker, until_s: float, answer: Callable[[], None], lose: Callable[[], None]
+        self, worker: SimulatedWorker, until_s: float, _name: str, answer: Callable[[], None], lose: Callable[[], None]
     ) -> None:
         agenda, dice = self._stage.agenda, self._random.random()
         if self._is_over or agenda.now_s > until_s or dice < 0.1:

@@ -95,7 +95,7 @@ class Cluster:
         rng = self._random
         return rng.choice((rng.uniform(0.1, 3), rng.uniform(2, 9), rng.uniform(5, 30), NEVER_SOON_S))
 
-    def _delays(self, replica: int) -> list[float]:
+    def _delays(self, replica: int, mutation: Mutation) -> list[float]:
         """When a mutation reaches a replica: after each of these."""
         rng, weather = self._random, self.weather
         down_s = self.down_until_s[replica] - self._agenda.now_s
@@ -126,7 +126,9 @@ class Cluster:
         for mutation in mutations:
             firsts = []
             for replica in range(REPLICAS):
-                delays = rng.choice(([], [self._short()], [self._long()])) if is_gone else self._delays(replica)
+                delays = (
+                    rng.choice(([], [self._short()], [self._long()])) if is_gone else self._delays(replica, mutation)
+                )
                 for delay_s in delays:
                     self._agenda.quietly_after(delay_s, partial(self._deliver, replica, mutation))
                 if delays:
@@ -145,7 +147,7 @@ class Cluster:
         """Quorum read: the rows in order, or None: no answer."""
         rng, now_s = self._random, self._agenda.now_s
         up = [number for number in range(REPLICAS) if self.down_until_s[number] <= now_s]
-        pair = rng.sample(up if len(up) > 1 else range(REPLICAS), 2)
+        pair = self._pair(up)
         if any(number not in up for number in pair) or rng.random() < self.weather.lost_answers:
             self._agenda.after(TIMEOUT_S, partial(done, None))
             return
@@ -153,6 +155,10 @@ class Cluster:
         first_s, second_s = sorted((self._short(), self._short()))
         self._agenda.quietly_after(first_s, partial(self._snap, pair[0], want, snapshots))
         self._agenda.after(second_s, partial(self._merge, pair[1], want, snapshots, now_s + TIMEOUT_S, done))
+
+    def _pair(self, up: Sequence[int]) -> Sequence[int]:
+        """The replicas that a quorum read asks. It cannot choose well where but one is up."""
+        return self._random.sample(up if len(up) > 1 else range(REPLICAS), 2)
 
     def _snap(self, replica: int, want: Want, snapshots: dict[int, Partition]) -> None:
         snapshots[replica] = self.replicas[replica][want.place].cut(partial(_is_wanted, want))

@@ -15,8 +15,8 @@ import functools
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import structlog
 import trio
@@ -57,15 +57,17 @@ PACE = {"RETRY_S": 0.2, "AGAIN_S": 0.2, "PARKED_PERIOD_S": 0.2, "RECEIPT_PERIOD_
 UNANSWERED, UNSERVED = "SENDs were never answered", "the last owner does not serve every chat"
 LIVENESS = frozenset({UNANSWERED, UNSERVED})
 
+W = TypeVar("W", bound="World")
+
 
 class World:
     def __init__(self, seed: int, plans: Plans, *, is_traced: bool = False) -> None:
         self.rng = rng = Dice(seed)
         self.agenda = Agenda()
-        self.cluster = Cluster(self.agenda, rng)
+        self.cluster = self._make_cluster()
         self.network = Network(self.agenda, rng)
         self.registry = Registry(self.agenda, rng)
-        chats = CHATS[: rng.setting(3, 2, 1, 1)]
+        chats = self._choose_chats()
         self.judge = Judge({chat_id: _group(chat_id) for chat_id in chats})
         self.answered = 0
         self._plans = plans
@@ -88,6 +90,12 @@ class World:
         for user_id, device_id in DEVICES:
             self.judge.checker.connected(device_id, user_id)
         self.faults = Faults(self)
+
+    def _make_cluster(self) -> Cluster:
+        return Cluster(self.agenda, self.rng)
+
+    def _choose_chats(self) -> Sequence[ChatId]:
+        return CHATS[: self.rng.setting(3, 2, 1, 1)]
 
     def say(self, text: str) -> None:
         if self._is_traced:
@@ -295,7 +303,7 @@ def _group(chat_id: ChatId) -> Group:
 
 
 @functools.cache
-def _plans() -> Plans:
+def plans() -> Plans:
     """Read once a process: what a statement does is the same in every schedule."""
     return Plans(read_schema(SCHEMA))
 
@@ -319,10 +327,15 @@ def small_scale() -> Iterator[None]:
 
 def simulate(seed: int, *, is_traced: bool = False) -> World:
     """Run one schedule to its end."""
+    return play(lambda: World(seed, plans(), is_traced=is_traced), seed)
+
+
+def play(make: Callable[[], W], seed: int) -> W:
+    """Run a world to its end."""
     trio._core._run._r.seed(seed)  # type: ignore[attr-defined]
     trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     with small_scale():
-        world = World(seed, _plans(), is_traced=is_traced)
+        world = make()
         trio.run(world.run, clock=world.agenda)
     return world
