@@ -127,7 +127,7 @@ class DeliveryChecker:
         self.may_repeat = False
         """Set where owners are lost: a chat's next owner pushes again what the former may not have told."""
         self.repeats = 0
-        """Live messages that a session was shown again, where it may be."""
+        """Live messages that came late and had been told to somebody before, where that may be; whether or not one holds them."""
 
     # ---- who is there
 
@@ -177,7 +177,8 @@ class DeliveryChecker:
         if via is Via.LIVE:
             if device.is_lagged:
                 self._found.add(Rule.LAGGED, f"device {device_id}: {_text(message)}")
-            if self.may_repeat and self._holds(chat, device_id, counter_of(message.seq)):
+            is_late = message.seq <= device.highest.get(message.chat_id, 0)
+            if self.may_repeat and is_late and counter_of(message.seq) in chat.rows:
                 self.repeats += 1
             else:
                 self._rises(device, message.chat_id, message.seq)

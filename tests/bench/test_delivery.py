@@ -110,6 +110,24 @@ def test_a_sync_may_repeat_what_came_live_and_name_the_rest_in_a_gap() -> None:
     assert history.checker.conclude() == []
 
 
+def test_where_an_owner_is_lost_what_was_told_may_be_told_again_also_to_who_missed_it(history: History) -> None:
+    history.checker.may_repeat = True
+    history.send(4, 5)
+    history.acknowledge(4, 5)
+    history.deliver(ANNAS_LAPTOP, 4, 5)
+    history.deliver(BENS_PHONE, 5, 3, 4, 5)
+    assert history.checker.repeats == 3
+    assert history.checker.conclude() == []
+
+
+def test_nor_there_may_a_message_be_told_for_the_first_time_after_a_later_one(history: History) -> None:
+    history.checker.may_repeat = True
+    history.send(4, 5)
+    history.acknowledge(5)
+    history.deliver(BENS_PHONE, 5, 4)
+    assert Rule.RISING in history.rules()
+
+
 def test_a_resend_is_answered_as_the_message_that_it_repeats(history: History) -> None:
     history.send(2)
     history.checker.acknowledged(ANNAS_PHONE, acknowledgement(2, is_duplicate=True))
