@@ -177,11 +177,8 @@ class DeliveryChecker:
         if via is Via.LIVE:
             if device.is_lagged:
                 self._found.add(Rule.LAGGED, f"device {device_id}: {_text(message)}")
-            is_late = message.seq <= device.highest.get(message.chat_id, 0)
-            if self.may_repeat and is_late and counter_of(message.seq) in chat.rows:
-                self.repeats += 1
-            else:
-                self._rises(device, message.chat_id, message.seq)
+            is_told = self.may_repeat and counter_of(message.seq) in chat.rows
+            self._rises(device, message.chat_id, message.seq, may_repeat=is_told)
         if not self._witness(chat, message, device_id):
             return
         if via is Via.LIVE and not self._holds(chat, device_id, counter_of(message.prev_seq)):
@@ -302,13 +299,15 @@ class DeliveryChecker:
         elif digest != row.digest:
             self._found.add(Rule.CONTENT, f"device {device_id}: {_text(row)}, sent as {digest.hex()}")
 
-    def _rises(self, device: _Device, chat_id: int, seq: int) -> None:
+    def _rises(self, device: _Device, chat_id: int, seq: int, *, may_repeat: bool = False) -> None:
         highest = device.highest.get(chat_id, 0)
-        if seq <= highest:
+        if seq > highest:
+            device.highest[chat_id] = seq
+        elif may_repeat:
+            self.repeats += 1
+        else:
             evidence = f"device {device.device_id}, chat {chat_id}: {name_of(seq)} after {name_of(highest)}"
             self._found.add(Rule.RISING, evidence)
-        else:
-            device.highest[chat_id] = seq
 
     def _repeats(self, chat: _Chat, device_id: int, sent: Acknowledgement) -> None:
         first = chat.acknowledged.setdefault(counter_of(sent.seq), sent)

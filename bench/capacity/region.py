@@ -74,7 +74,7 @@ class Region:
     message_us: float = _figure(
         500,
         "us of CPU",
-        "measured: `bench spread` without the rows: between 418 (750 messages/s a worker, half of them to others) and 723"
+        "measured: `bench spread` without the rows: between 420 (750 messages/s a worker, half of them to others) and 730"
         " (190/s, nearly all to others)",
     )
     copy_us: float = _figure(

@@ -24,7 +24,7 @@ Key: TypeAlias = "tuple[int, bytes]"
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
-    """There may be a million: as named tuples, which the collector keeps walking over, they stopped a worker for 350 ms."""
+    """There may be a million, and the collector walks over named tuples for ever: a collection took 86 ms for 400,000."""
 
     seq: int
     prev_seq: int

@@ -118,10 +118,11 @@ class Template:
         return bound
 
 
-def batch_of(rows: Iterable[tuple[Template, Encoded]], routing_key: bytes, keyspace: str) -> BatchStatement:
-    """Rows as one unlogged request, likewise. ``routing_key``: of the partition whose replica is to coordinate it."""
+def batch_of(rows: Iterable[tuple[bytes, Encoded]], routing_key: bytes, keyspace: str) -> BatchStatement:
+    """Rows, each with its template's ``query_id``, as one unlogged request, likewise. ``routing_key``: of the partition whose
+    replica is to coordinate it."""
     batch = BatchStatement(BatchType.UNLOGGED)
-    batch._statements_and_parameters = [(True, template.query_id, encoded) for template, encoded in rows]
+    batch._statements_and_parameters = [(True, query_id, encoded) for query_id, encoded in rows]
     batch.routing_key = routing_key
     batch.keyspace = keyspace
     return batch

@@ -148,7 +148,8 @@ class ScyllaExecutor:
             statement = templates[0].single(encoded[0])
         else:
             key = templates[0].routing_key(encoded[0])
-            statement = batch_of(zip(templates, encoded, strict=True), key, self._settings.keyspace)
+            query_ids = [template.query_id for template in templates]
+            statement = batch_of(zip(query_ids, encoded, strict=True), key, self._settings.keyspace)
         rows = await self._submit(parts, parts.decisions, statement, QUORUM).wait()
         is_applied = bool(rows) and all(row[0] for row in rows)
         return Decision(is_applied, [] if is_applied else [row[1:] for row in rows])

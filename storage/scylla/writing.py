@@ -33,8 +33,12 @@ CLOSING = "the store is closing"
 
 def statement_of(group: Group, keyspace: str) -> BatchStatement | BoundStatement:
     """Its rows, already encoded, without the driver's own binding."""
-    rows = [(row.template, row.values) for unit in group.units for row in unit.rows]
-    statement = rows[0][0].single(rows[0][1]) if len(rows) == 1 else batch_of(rows, group.units[0].key, keyspace)
+    first = group.units[0]
+    if group.row_count == 1:
+        statement = first.rows[0].template.single(first.rows[0].values)
+    else:
+        rows = ((row.template.query_id, row.values) for unit in group.units for row in unit.rows)
+        statement = batch_of(rows, first.key, keyspace)
     statement.coordinator = group.coordinator
     return statement
 

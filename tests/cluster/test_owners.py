@@ -20,7 +20,9 @@ from gateway.chat.ports import Room
 from gateway.chat.request import NOBODY, InternalOp, Mark, Request
 from gateway.cluster.directory_local import LocalDirectory, LocalDirectoryHub
 from gateway.cluster.directory_table import DirectoryTable
+from gateway.cluster.handshake import Reason
 from gateway.cluster.heads import Heads
+from gateway.cluster.link_marks import MARKS_OP
 from gateway.cluster.links import Peer
 from gateway.cluster.locations import Locations
 from gateway.cluster.placement import Placement
@@ -230,6 +232,24 @@ async def test_the_marks_of_a_step_reach_another_owner_in_one_frame(world: World
         assert [(entry.delivered_seq, entry.read_seq) for entry in info.members if entry.user_id == ANN[0]] == [
             (heads[chat_id], heads[chat_id])
         ]
+
+
+async def test_a_frame_of_marks_that_was_cut_breaks_the_link(world: World) -> None:
+    one, two = await world.start(1), await world.start(2)
+    await agreed(one, two)
+    one.process.links.send(two.worker, MARKS_OP, bytes(41))
+    await trio.testing.wait_all_tasks_blocked()
+    assert two.process.links.statistics().failures[Reason.PROTOCOL] == 1
+
+
+async def test_a_worker_that_ends_looks_for_no_owner_any_more(world: World) -> None:
+    one = await world.start(1)
+    one.scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    one.send(1, CHATS[0])
+    refused = await world.answers.get(1)
+    assert isinstance(refused, Error)
+    assert refused.code == Code.MOVED
 
 
 async def test_the_sends_of_one_asker_keep_their_order_while_a_slot_is_taken_and_over_a_link(world: World) -> None:
